@@ -1,0 +1,53 @@
+"""persistdict: a persistent dictionary for Python, embedded, on LMDB.
+
+from persistdict import PersistDict
+
+d = PersistDict("cache")
+"""
+
+from persistdict.codecs import Codec, SafeCodec
+from persistdict.dictionary import PersistDict
+from persistdict.entry import Entry
+from persistdict.errors import (
+    ClosedError,
+    CorruptEntryError,
+    DamagedEntryWarning,
+    DecodeError,
+    DiskFullError,
+    KeyTypeError,
+    MaintenanceError,
+    MismatchError,
+    NestedWriteError,
+    NotAStoreError,
+    OpenError,
+    PersistDictError,
+    StoreError,
+    UnsafePathError,
+    Unsupported,
+    ValueTypeError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClosedError",
+    "Codec",
+    "CorruptEntryError",
+    "DamagedEntryWarning",
+    "DecodeError",
+    "DiskFullError",
+    "Entry",
+    "KeyTypeError",
+    "MaintenanceError",
+    "MismatchError",
+    "NestedWriteError",
+    "NotAStoreError",
+    "OpenError",
+    "PersistDict",
+    "PersistDictError",
+    "SafeCodec",
+    "StoreError",
+    "UnsafePathError",
+    "Unsupported",
+    "ValueTypeError",
+]

@@ -1,0 +1,728 @@
+"""PersistDict: a dictionary that lives in a store.
+
+Order of locks: the dictionary's write lock, then the store's; the lock of the front is taken last and briefly. No lock
+is held while code of the caller runs (codecs, serializers, iteration).
+
+The hot paths `__getitem__`, `__setitem__` and `__contains__` are written out in one body each; the tests count their
+Python frames. How a copy in the front is validated is said in front.py.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import islice
+from reprlib import Repr
+from types import TracebackType
+from typing import Any, Generic, Literal, TypeVar, cast, overload
+
+from persistdict.codecs import Codec, SafeCodec, names_agree
+from persistdict.entry import Entry
+from persistdict.errors import (
+    ClosedError,
+    DamagedEntryWarning,
+    MismatchError,
+    PersistDictError,
+)
+from persistdict.front import Front
+from persistdict.keys import MAX_KEY_SIZE
+from persistdict.log import Log
+from persistdict.maintenance import expire_all, keeper_of, run_once
+from persistdict.options import Options, make_store, seconds
+from persistdict.setviews import Items, Keys, Values
+from persistdict.store import ABSENT, Receipt, Record, Store, Transaction
+
+__all__ = ["PersistDict"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+IMMUTABLE = frozenset((str, bytes, int, float, bool, type(None)))
+_MISSING: Any = object()
+_STR = b"\x30"  # the type code of a str key, see keys.py
+_SHOWN = 6  # entries in a repr
+_repr = Repr()
+_repr.maxstring = _repr.maxother = 60
+
+
+class PersistDict(MutableMapping[K, V], Generic[K, V]):
+    """A dictionary on disk that any number of threads, handles and processes share.
+
+    It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the
+    disk when it returns. A read never waits for a writer and never returns a stale or an expired value.
+
+    Args:
+        database_path: a folder, made with mode 0700 if missing; or "memory://" for a dictionary without a disk.
+        expiration_days: entries that were neither read nor written for so many days are absent, and removed in the
+            background; 0 for never.
+        key_serializer: turns any key into str or bytes; without it keys are str, bytes, int, float, bool, None and
+            tuples of these.
+        key_unserializer: the inverse; is given bytes.
+        key_size_limit: encoded keys of so many bytes and more are found by a digest (1-511). Every key works with
+            every limit; a small one saves space in the index and costs comparisons.
+        value_serializer: turns any value into str or bytes; replaces the codec.
+        value_unserializer: the inverse; is given bytes.
+        caching: True for a cache of the 128 values used last, False for none, or a cachetools cache. Cached values are
+            never stale, and mutable ones are decoded anew for every caller.
+        verbose: log what is done, not only warnings and errors.
+        background_thread: True for upkeep in the background; False for one round of it now and none later; "disabled"
+            for none at all (expired entries are absent all the same).
+        background_timeout: seconds between rounds of upkeep.
+        name: what messages call this dictionary; default the name of the folder.
+        codec: "safe" (default; runs no code of the file), "json", "raw", "pickle", or an object with dumps and loads.
+        allow_pickle: must be True for codec="pickle".
+        ttl: seconds or timedelta after which an entry is absent that was written through this handle, read or not.
+        durability: "commit": a write is on the disk when it returns.
+        clock: tells the time in seconds since the epoch, UTC.
+
+    Raises:
+        UnsafePathError: if the folder is somebody else's, or a file in it is a link.
+        NotAStoreError: if the folder holds another kind of database.
+        MismatchError: if the store was made with another codec, key serializer or key_size_limit.
+        ValueError, TypeError: for impossible options.
+
+    Threads: any number may use one handle. Processes: any number may open the same folder; a handle that is inherited
+    by fork works in the child, and one that is pickled opens the folder anew where it is used first.
+
+    >>> d = PersistDict("memory://")
+    >>> d["answer"] = 42
+    >>> d["answer"], len(d), list(d)
+    (42, 1, ['answer'])
+    """
+
+    def __init__(
+        self,
+        database_path: str | os.PathLike[str],
+        expiration_days: float = 0,
+        key_serializer: Callable[[Any], str | bytes] | None = None,
+        key_unserializer: Callable[[bytes], Any] | None = None,
+        key_size_limit: int = MAX_KEY_SIZE,
+        value_serializer: Callable[[Any], str | bytes] | None = None,
+        value_unserializer: Callable[[bytes], Any] | None = None,
+        caching: bool | MutableMapping[Any, Any] = True,
+        verbose: bool = False,
+        background_thread: bool | Literal["disabled"] = True,
+        background_timeout: float = 30,
+        name: str | None = None,
+        *,
+        codec: str | Codec | Any = "safe",
+        allow_pickle: bool = False,
+        ttl: float | timedelta | None = None,
+        durability: str = "commit",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._configure(
+            Options(
+                cast(str, database_path), expiration_days, key_serializer, key_unserializer, key_size_limit,
+                value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
+                codec, allow_pickle, ttl, durability, clock,
+            )
+        )  # fmt: skip
+        self._open()
+
+    # Opening and closing
+
+    def _configure(self, options: Options, codec: Codec | None = None) -> None:
+        """Take over the options; the store is opened at the first use."""
+        self._options = options = options.checked()
+        self._keys = options.make_keys()
+        self._codec = codec or options.make_codec()
+        self._exact = isinstance(self._codec, SafeCodec)  # what is read is what was written
+        self._ttl = seconds(options.ttl)
+        self._log = Log(options.label, options.verbose)
+        self._front = Front(_cache(options.caching))
+        self._fast_type = str if self._keys.plain else None  # keys of exactly this type are encoded in place
+        self._write_lock = threading.RLock()
+        self._store: Store = cast(Store, _Unopened(self))
+        self._finalizer: Any = None
+        _handles[id(self)] = self
+
+    def _open(self) -> None:
+        with self._write_lock:
+            if not isinstance(self._store, _Unopened):
+                return
+            store = make_store(self._options)
+            try:
+                self._check_names(store)
+                if self._options.background_thread is True:
+                    keeper_of(store).add(store, self._log, self._options.background_timeout)
+                elif self._options.background_thread is False:
+                    run_once(store, self._log, check=True)
+            except BaseException:
+                store.close()
+                raise
+            self._finalizer = weakref.finalize(self, _close_store, store, self._log)
+            self._store = store
+        self._log.info(f"opened {store.place}")
+
+    def _check_names(self, store: Store) -> None:
+        """Keep the names of the codecs in the store, or compare: others would misread what is there."""
+        asked = {"codec": self._codec.name, "keys": self._options.key_name()}
+
+        def work(txn: Transaction) -> dict[str, str]:
+            for name, text in asked.items():
+                if txn.get_info(name) is None:
+                    txn.set_info(name, text)
+            return {name: txn.get_info(name) or "" for name in asked}
+
+        stored = store.info()
+        if not asked.keys() <= stored.keys():
+            stored = store.update(work)
+        for name, text in asked.items():
+            if not names_agree(stored[name], text):
+                raise MismatchError(
+                    f"{store.place} was written with {name} {stored[name]!r} and must be opened with it, not with "
+                    f"{text!r}; nothing was changed"
+                )
+
+    def close(self) -> None:
+        """Let go of the store. Everything written is on the disk already. May be called again.
+
+        Raises MaintenanceError, after closing, if upkeep in the background failed and nobody was told yet.
+        """
+        store, finalizer = self._store, self._finalizer
+        if isinstance(store, _Unopened):
+            self._store = _CLOSED
+            return
+        if finalizer is not None and finalizer.alive:
+            keeper = keeper_of(store)
+            finalizer()
+            self._front.clear()
+            self._log.info("closed")
+            keeper.raise_error()
+
+    def __enter__(self) -> PersistDict[K, V]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self._options)
+
+    # Reading
+
+    def __getitem__(self, key: K) -> V:
+        if type(key) is self._fast_type:
+            kept_as: Any = key
+            kb = None
+        else:
+            kept_as, kb, _ = self._locate(key)
+        front, store = self._front, self._store
+        mark = front.mark
+        copy = front.lookup(kept_as)
+        if copy is not None:
+            value, tag, seq, stamp, until = copy
+            try:
+                valid = store.begin().id() == mark and stamp >= front.floor and (until is None or store.clock() < until)
+                if valid:
+                    front.promote(kept_as)
+            except Exception:  # another thread has just dropped the copy, or the store is in trouble and will say so
+                valid = False
+            if valid:
+                store.touched[seq] = None if until is None else store.clock()
+                return value if tag is None else self._codec.decode(tag, value)  # type: ignore[no-any-return]
+        if kb is None:
+            try:
+                kb = _STR + kept_as.encode()
+            except UnicodeEncodeError:
+                kb = self._keys.encode(key)[0]
+        found = store.read(kb)
+        if found is None:
+            raise KeyError(key)
+        tag, blob, seq, until, stamp = found
+        value = self._codec.decode(tag, blob)
+        if type(value) in IMMUTABLE:
+            front.admit(kept_as, (value, None, seq, stamp, until), len(blob))
+        else:
+            front.admit(kept_as, (blob, tag, seq, stamp, until), len(blob))
+        return value  # type: ignore[no-any-return]
+
+    def _locate(self, key: object) -> tuple[Any, bytes, bytes]:
+        """Under what the front keeps a key (equal for equal keys), its bytes and its hint."""
+        kb, hint = self._keys.encode(key)
+        if self._fast_type is not None and isinstance(key, str):
+            return str.__str__(key), kb, hint
+        return kb, kb, hint
+
+    @overload
+    def get(self, key: K, default: None = None, /) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D, /) -> V | D: ...
+    def get(self, key: K, default: Any = None, /) -> Any:
+        """The value of `key`, or `default` if it is absent."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the key is there; does not count as a read of the entry."""
+        if type(key) is self._fast_type:
+            try:
+                return self._store.contains(_STR + key.encode())
+            except UnicodeEncodeError:
+                pass  # lone surrogates: the general way encodes them
+        return self._store.contains(self._keys.encode(key)[0])
+
+    def __len__(self) -> int:
+        """The number of entries. With `expiration_days`, entries that are over count until upkeep removes them."""
+        return self._store.count()
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """The entries of those keys that are there, from one snapshot, in the order asked.
+
+        >>> d = PersistDict("memory://")
+        >>> d.set_many({"a": 1, "b": 2})
+        >>> d.get_many(["b", "x", "a"])
+        {'b': 2, 'a': 1}
+        """
+        wanted = list(dict.fromkeys(keys)) if self._keys.plain else list(keys)
+        records = self._store.get_many([self._keys.encode(key)[0] for key in wanted])
+        return {
+            key: self._codec.decode(record.tag, record.blob)
+            for key, record in zip(wanted, records, strict=True)
+            if record is not None
+        }
+
+    def entry(self, key: K) -> Entry:
+        """The times, size and version of an entry; does not count as a read. Raises KeyError."""
+        record = self._store.get(self._keys.encode(key)[0])
+        if record is None:
+            raise KeyError(key)
+        return Entry(record.ctime, record.mtime, record.atime, record.expires_at, len(record.blob), record.version)
+
+    # Iteration
+
+    def __iter__(self) -> Iterator[K]:
+        """The keys in order of insertion. The dictionary may be changed meanwhile, see `keys`."""
+        return self._iter_keys(False)
+
+    def __reversed__(self) -> Iterator[K]:
+        """The keys, newest first."""
+        return self._iter_keys(True)
+
+    def keys(self) -> Keys[K]:
+        """A live view of the keys, in order of insertion.
+
+        An iteration yields each key once that stays while it runs; keys added meanwhile are not visited. It holds no
+        lock and no snapshot, so it never blocks a writer and may be left unfinished.
+        """
+        return Keys(self)
+
+    def items(self) -> Items[K, V]:
+        """A live view of the (key, value) pairs; see `keys`.
+
+        An entry that is damaged or cannot be decoded is passed over with a DamagedEntryWarning.
+        """
+        return Items(self)
+
+    def values(self) -> Values[V]:
+        """A live view of the values; see `items`."""
+        return Values(self)
+
+    def _iter_keys(self, reverse: bool) -> Iterator[K]:
+        for record in self._store.scan(reverse=reverse, values=False):
+            try:
+                key = self._keys.decode(record.kb, record.hint)
+            except Exception as error:
+                self._warn_passed_over(error)
+                continue
+            yield key
+
+    def _iter_items(self, reverse: bool) -> Iterator[tuple[K, V]]:
+        for record in self._store.scan(reverse=reverse):
+            try:
+                item = self._decoded(record)
+            except Exception as error:
+                self._warn_passed_over(error)
+                continue
+            yield item
+
+    def _decoded(self, record: Record) -> tuple[K, V]:
+        key = self._keys.decode(record.kb, record.hint)
+        return key, cast(V, self._codec.decode(record.tag, record.blob))
+
+    def _warn_passed_over(self, error: Exception) -> None:
+        message = f"an entry of {self._log.name} was passed over: {type(error).__name__}: {error}"
+        warnings.warn(message, DamagedEntryWarning, stacklevel=4)
+
+    # Writing
+
+    def __setitem__(self, key: K, value: V, ttl: float | None = _MISSING) -> None:
+        if type(key) is self._fast_type:
+            kept_as: Any = key
+            try:
+                kb, hint = _STR + key.encode(), b""  # type: ignore[attr-defined]
+            except UnicodeEncodeError:
+                kb, hint = self._keys.encode(key)
+        else:
+            kept_as, kb, hint = self._locate(key)
+        tag, blob = self._codec.encode(value)
+        front = self._front
+        with self._write_lock:
+            try:
+                front.writing = True
+                receipt = self._store.put(kb, hint, tag, blob, self._ttl if ttl is _MISSING else ttl)
+                seq, _, until, commit = cast(Receipt, receipt)
+                if self._exact and type(value) in IMMUTABLE:
+                    front.wrote(commit, kept_as, (value, None, seq, commit, until), len(blob))
+                else:
+                    front.wrote(commit, kept_as, (blob, tag, seq, commit, until), len(blob))
+            finally:
+                front.writing = False
+
+    def set(self, key: K, value: V, *, ttl: float | timedelta | None = _MISSING) -> None:
+        """Set an entry, as `d[key] = value` does, with a time to live of its own.
+
+        Args:
+            key: the key.
+            value: the value.
+            ttl: seconds or timedelta after which the entry is absent; None for never; default that of the handle.
+        """
+        self.__setitem__(key, value, ttl if ttl is _MISSING else seconds(ttl))
+
+    def __delitem__(self, key: K) -> None:
+        kept_as, kb, _ = self._locate(key)
+        with self._writing() as front:
+            receipt = self._store.delete(kb)
+            if receipt is None:
+                raise KeyError(key)
+            front.wrote(receipt.id, kept_as, None)
+
+    @overload
+    def pop(self, key: K, /) -> V: ...
+    @overload
+    def pop(self, key: K, default: V | D, /) -> V | D: ...
+    def pop(self, key: K, default: Any = _MISSING, /) -> Any:
+        """Remove an entry and return its value, atomically: of several callers one gets it.
+
+        Raises KeyError if it is absent and no default is given. An entry that cannot be decoded stays.
+        """
+        kept_as, kb, _ = self._locate(key)
+        while (record := self._store.get(kb)) is not None:
+            value = self._codec.decode(record.tag, record.blob)
+            if self._delete_version(record, kept_as):
+                return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[K, V]:
+        """Remove and return the entry that was inserted last, atomically. Raises KeyError if there is none."""
+        while (record := self._store.last()) is not None:
+            key, value = self._decoded(record)
+            if self._delete_version(record, self._locate(key)[0]):
+                return key, value
+        raise KeyError("popitem(): dictionary is empty")
+
+    def _delete_version(self, record: Record, kept_as: Any) -> bool:
+        """Remove an entry if it is still as it was read."""
+        with self._writing() as front:
+            receipt = self._store.delete(record.kb, record.version)
+            if receipt is not None:
+                front.wrote(receipt.id, kept_as, None)
+            return receipt is not None
+
+    def setdefault(self, key: K, default: Any = None, /) -> Any:
+        """The value of `key`; if it is absent, `default`, which is stored. Atomic: all callers get the same value."""
+        kept_as, kb, hint = self._locate(key)
+        tag, blob = self._codec.encode(default)
+        while True:
+            try:
+                return self[key]
+            except KeyError:
+                pass
+            with self._writing() as front:
+                receipt = self._store.put(kb, hint, tag, blob, self._ttl, ABSENT)
+                if receipt is not None:
+                    front.wrote(receipt.id, kept_as, (blob, tag, receipt.seq, receipt.id, receipt.expires_at))
+                    return default
+
+    def update(self, other: Any = (), /, **kwargs: V) -> None:
+        """Set entries from a mapping, an iterable of pairs, or keywords, in one transaction: all or nothing.
+
+        Batches beyond 1,048,576 entries are written in parts of that size. Everything is encoded before the first byte
+        is written, so what cannot be stored changes nothing.
+        """
+        self._set_pairs(_pairs(other, kwargs), self._ttl)
+
+    def set_many(
+        self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | timedelta | None = _MISSING
+    ) -> None:
+        """Set many entries in one transaction; see `update`. `ttl` as for `set`, for all of them."""
+        self._set_pairs(_pairs(items, {}), self._ttl if ttl is _MISSING else seconds(ttl))
+
+    def _set_pairs(self, pairs: Iterable[tuple[Any, Any]], ttl: float | None) -> None:
+        encode = self._codec.encode
+        encoded = [(*self._locate(key), *encode(value)) for key, value in pairs]
+        size = self._store.max_batch
+        for start in range(0, len(encoded), size):
+            part = encoded[start : start + size]
+
+            def work(txn: Transaction, part: list[Any] = part) -> int:
+                for _, kb, hint, tag, blob in part:
+                    txn.put(kb, hint, tag, blob, ttl=ttl)
+                return txn.id()
+
+            with self._writing() as front:
+                commit = self._store.update(work)
+                front.wrote_many(commit, [kept_as for kept_as, *_ in part])
+
+    def delete_many(self, keys: Iterable[K]) -> int:
+        """Remove those of the keys that are there, in one transaction. Returns how many there were."""
+        located = [self._locate(key) for key in keys]
+
+        def work(txn: Transaction) -> tuple[int, int]:
+            return sum(txn.discard(kb) for _, kb, _ in located), txn.id()
+
+        with self._writing() as front:
+            count, commit = self._store.update(work)
+            if count:
+                front.wrote_many(commit, [kept_as for kept_as, *_ in located])
+        return count
+
+    def clear(self) -> None:
+        """Remove all entries, readable or not, in one transaction."""
+        with self._writing() as front:
+            self._store.update(lambda txn: txn.clear())
+            front.clear()
+
+    def __call__(self, other: Any = (), /, **kwargs: V) -> PersistDict[K, V]:
+        """Initialise the dictionary, once per database, with arguments as for dict(); returns the dictionary itself.
+
+        What is there already is kept; only the first call for a database, ever, in any process, writes.
+
+        >>> d = PersistDict("memory://")
+        >>> d = d(a=1, b="string")
+        >>> d = d(a=2)
+        >>> dict(d)
+        {'a': 1, 'b': 'string'}
+        """
+        encode = self._codec.encode
+        encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
+
+        def work(txn: Transaction) -> bool:
+            if txn.get_info("initialised") is not None:
+                return False
+            txn.set_info("initialised", "yes")
+            for kb, hint, tag, blob in encoded:
+                txn.put(kb, hint, tag, blob, ttl=self._ttl)
+            return True
+
+        if "initialised" not in self._store.info():
+            with self._writing() as front:
+                if self._store.update(work):
+                    front.clear()
+                    self._log.info(f"initialised with {len(encoded)} entries")
+                    return self
+        self._log.info("was initialised before; what is there is kept")
+        return self
+
+    @contextmanager
+    def _writing(self) -> Iterator[Front]:
+        """Hold the write lock and tell the front that the next commit may be ours."""
+        front = self._front
+        with self._write_lock:
+            try:
+                front.writing = True
+                yield front
+            finally:
+                front.writing = False
+
+    # Like dict
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any mapping with equal entries, in any order."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        count = 0
+        for key, value in self.items():
+            theirs = other.get(key, _MISSING)
+            if theirs is _MISSING or (theirs is not value and theirs != value):
+                return False
+            count += 1
+        return count == len(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """The first few entries, abbreviated."""
+        label = f"{type(self).__name__}({self._options.database_path!r}"
+        try:
+            shown = [f"{_repr.repr(key)}: {_repr.repr(value)}" for key, value in islice(self.items(), _SHOWN)]
+            more = len(self) - len(shown)
+        except ClosedError:
+            return f"{label}, closed)"
+        return f"{label}, {{{', '.join(shown)}{f', ... {more} more' if more > 0 else ''}}})"
+
+    def copy(self) -> PersistDict[K, V]:
+        """An independent dictionary in memory with the same entries and options."""
+        return self._in_memory(self)
+
+    @classmethod
+    def fromkeys(cls, iterable: Iterable[K], value: Any = None, /, *args: Any, **options: Any) -> PersistDict[K, Any]:
+        """A dictionary opened with `args` and `options`, as the constructor takes them, with the keys set to `value`.
+
+        >>> PersistDict.fromkeys("ab", 0, "memory://") == {"a": 0, "b": 0}
+        True
+        """
+        new = cls(*args, **options)
+        if cls.__setitem__ is PersistDict.__setitem__ and isinstance(new, PersistDict):
+            new.set_many((key, value) for key in iterable)
+        else:
+            for key in iterable:
+                new[key] = value
+        return new
+
+    def __or__(self, other: Any) -> PersistDict[K, V]:
+        """A dictionary in memory with the entries of both; those of `other` win."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        new = self.copy()
+        new.update(other)
+        return new
+
+    def __ror__(self, other: Any) -> PersistDict[K, V]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        new = self._in_memory(other)
+        new.update(self)
+        return new
+
+    def __ior__(self, other: Any) -> PersistDict[K, V]:
+        self.update(other)
+        return self
+
+    def _in_memory(self, other: Mapping[Any, Any]) -> PersistDict[K, V]:
+        """A dictionary in memory with this one's options and the entries of `other`."""
+        new = type(self).__new__(type(self))
+        new._configure(self._options._replace(database_path="memory://"), self._codec)
+        new.update(other)
+        return new
+
+    # Upkeep
+
+    def expire(self) -> int:
+        """Remove all entries that are over, now. Returns how many.
+
+        They are absent for every reader anyway; this frees their space. Raises MaintenanceError if upkeep in the
+        background failed since the last call.
+        """
+        keeper_of(self._store).raise_error()
+        return expire_all(self._store)
+
+    def flush(self) -> None:
+        """Write the noted access times to the store; values are on the disk already.
+
+        Raises MaintenanceError if upkeep in the background failed since the last call.
+        """
+        keeper_of(self._store).raise_error()
+        self._store.flush_touched(self._store.clock())
+
+    @property
+    def path(self) -> str:
+        """The folder or URL."""
+        return self._options.database_path
+
+    @property
+    def name(self) -> str:
+        """What messages call this dictionary."""
+        return self._log.name
+
+    @property
+    def codec(self) -> Any:
+        """The codec; for `d.codec.register(cls, encode, decode)`."""
+        return self._codec
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._store is _CLOSED or (self._finalizer is not None and not self._finalizer.alive)
+
+
+def _cache(caching: bool | MutableMapping[Any, Any]) -> MutableMapping[Any, Any] | str | None:
+    """What the option `caching` asks of the front."""
+    if isinstance(caching, bool):
+        return "lru" if caching else None
+    return caching
+
+
+def _pairs(other: Any, kwargs: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+    """The entries that dict(other, **kwargs) would take, in its order, by its rules."""
+    if isinstance(other, Mapping):
+        yield from other.items()
+    elif hasattr(other, "keys"):
+        for key in other.keys():  # noqa: SIM118 - dict asks for keys(), whatever __iter__ does
+            yield key, other[key]
+    else:
+        for number, pair in enumerate(other):
+            parts = tuple(pair)
+            if len(parts) != 2:
+                raise ValueError(f"update element #{number} has length {len(parts)}; 2 is required")
+            yield parts
+    yield from kwargs.items()
+
+
+class _Unopened:
+    """Stands for the store of a handle that was not opened yet (it came out of a pickle); opens it when used."""
+
+    def __init__(self, owner: PersistDict[Any, Any]) -> None:
+        self._owner = weakref.ref(owner)
+
+    def __getattr__(self, name: str) -> Any:
+        owner = self._owner()
+        if owner is None:
+            raise ClosedError("the dictionary is gone")
+        owner._open()
+        return getattr(owner._store, name)
+
+
+class _ClosedStore:
+    """Stands for the store of a handle that was closed before it was opened."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ClosedError("this dictionary was closed; open it again with PersistDict(path)")
+
+
+_CLOSED = cast(Store, _ClosedStore())
+
+
+def _restore(cls: type[PersistDict[Any, Any]], options: Options) -> PersistDict[Any, Any]:
+    new = cls.__new__(cls)
+    new._configure(options)
+    return new
+
+
+def _close_store(store: Store, log: Log) -> None:
+    """Write what is pending and let go; called by `close`, when a handle is collected, and at exit."""
+    keeper_of(store).remove(store)
+    try:
+        store.flush_touched(store.clock())
+    except PersistDictError as error:
+        log.error(f"access times could not be written while closing: {error}")
+    finally:
+        store.close()
+
+
+_handles: weakref.WeakValueDictionary[int, PersistDict[Any, Any]] = weakref.WeakValueDictionary()
+
+
+def _after_fork_in_child() -> None:
+    for reference in _handles.valuerefs():
+        handle = reference()
+        if handle is not None:
+            handle._write_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

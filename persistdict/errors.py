@@ -1,0 +1,118 @@
+"""Every error that persistdict raises, once, grouped by the moment at which it can occur.
+
+A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every other error derives from
+`PersistDictError` and from the built-in that a dict user would expect:
+
+    PersistDictError
+    |-- opening:  UnsafePathError (PermissionError), NotAStoreError (ValueError), MismatchError (ValueError),
+    |             OpenError (OSError)
+    |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError)
+    |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
+    |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
+    |             NestedWriteError (RuntimeError)
+    `-- upkeep:   MaintenanceError (RuntimeError)
+
+and one warning, DamagedEntryWarning (UserWarning), where raising would end an iteration.
+
+Messages name keys only by a digest and never contain values.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ClosedError",
+    "CorruptEntryError",
+    "DamagedEntryWarning",
+    "DecodeError",
+    "DiskFullError",
+    "KeyTypeError",
+    "MaintenanceError",
+    "MismatchError",
+    "NestedWriteError",
+    "NotAStoreError",
+    "OpenError",
+    "PersistDictError",
+    "StoreError",
+    "UnsafePathError",
+    "Unsupported",
+    "ValueTypeError",
+]
+
+
+class PersistDictError(Exception):
+    """The base of every error of this package."""
+
+
+# Opening
+
+
+class UnsafePathError(PersistDictError, PermissionError):
+    """The folder or a file in it belongs to somebody else, is a link, or may be written by everybody."""
+
+
+class NotAStoreError(PersistDictError, ValueError):
+    """The folder holds something that is not a persistdict store, or a newer format of it."""
+
+
+class MismatchError(PersistDictError, ValueError):
+    """The store was written with another codec, key serializer or key size limit than the opener asked for."""
+
+
+class OpenError(PersistDictError, OSError):
+    """The operating system or LMDB refused to open the store."""
+
+
+# At any time
+
+
+class ClosedError(PersistDictError, ValueError):
+    """The dictionary was used after close()."""
+
+
+class Unsupported(PersistDictError, NotImplementedError):
+    """The engine behind this dictionary cannot do what was asked."""
+
+
+class StoreError(PersistDictError, OSError):
+    """The engine failed in a way that has no error of its own; the cause is chained."""
+
+
+# Reading
+
+
+class CorruptEntryError(PersistDictError, ValueError):
+    """An entry's bytes on disk are damaged. Other entries are not affected, and nothing was deleted."""
+
+
+class DecodeError(PersistDictError, ValueError):
+    """An entry is intact, but this codec cannot turn its bytes into a value. Nothing was deleted."""
+
+
+class DamagedEntryWarning(UserWarning):
+    """An iteration passed over an entry that is damaged or that the codec cannot decode."""
+
+
+# Writing
+
+
+class KeyTypeError(PersistDictError, TypeError):
+    """The key is of a type that has no encoding, and no key_serializer was given."""
+
+
+class ValueTypeError(PersistDictError, TypeError):
+    """The codec cannot store this value so that the same type and value come back."""
+
+
+class DiskFullError(PersistDictError, OSError):
+    """No space is left for the write. What was stored before is unharmed, and reads go on."""
+
+
+class NestedWriteError(PersistDictError, RuntimeError):
+    """A write was begun by code that runs inside another write of the same thread."""
+
+
+# Upkeep
+
+
+class MaintenanceError(PersistDictError, RuntimeError):
+    """Upkeep in the background failed or found damage since the last explicit call; the cause is chained."""

@@ -1,0 +1,178 @@
+"""The cache in front of a store: which of its copies may be served, and which may be kept.
+
+A copy is (value, tag, seq, stamp, until): the value itself if it is immutable (tag None), else its encoded bytes,
+which every hit decodes anew, so that no two callers ever hold the same object; the entry's identity; the id of the
+commit at which it was read or written; and when it ends (None: never).
+
+`mark` is the id of the last commit that the copies take into account, `floor` the oldest stamp that is still good.
+The rule: a copy is valid if the store's id is `mark` and its stamp is at least `floor`.
+
+- Our own write replaces the one copy that it changes, then moves `mark` on. If the commit before it was not ours
+  (id - 1 is not `mark`), everything older becomes invalid by raising `floor`; nothing is cleared.
+- A reader that finds a foreign commit raises `floor` and `mark` to its snapshot. While a write of ours is under way
+  (`writing`) it leaves them alone: the new id may be our own, about to be accounted for.
+- A value read from the store is kept only if its snapshot is `mark`, under the lock. So a slow reader cannot plant a
+  value that was overwritten meanwhile.
+- A reader takes `mark` first, then the copy, then the id, then `floor`. Writers change the copy before `mark`, and
+  `floor` before `mark`. So when the id equals the `mark` taken first, the copy was current in between.
+
+If a write fails or is interrupted at any point, `mark` stays behind the store's id, and readers go to the store.
+
+Threads: `lock` guards changes of copies, `mark` and `floor`; it is never held across a call of the store. Lookups in
+the default cache take no lock. Processes: a forked child gets an empty front.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+__all__ = ["Front"]
+
+Copy = tuple[Any, "int | None", bytes, int, "float | None"]
+LARGEST = 32 * 1024  # bytes of an encoded value that the default cache keeps; a store reads larger ones fast enough
+ADMIT_ONE_IN = 8  # misses of a full default cache; keeps a scan over everything from costing twice
+
+
+class Front:
+    """The copies of one dictionary.
+
+    Args:
+        cache: None for no cache, "lru" for the default one, or any cachetools cache (or other mutable mapping).
+    """
+
+    lookup: Callable[[Any], Copy | None]
+    promote: Callable[[Any], object]
+
+    def __init__(self, cache: MutableMapping[Any, Any] | str | None) -> None:
+        self.lock = threading.RLock()
+        self.mark = -1
+        self.floor = 0
+        self.writing = False  # guarded by the dictionary's write lock
+        self._misses = 0
+        self._own = object()  # tells our keys from others' in a cache that the caller shares between dictionaries
+        self._cache: MutableMapping[Any, Any] | None = None
+        self._lru = cache == "lru"
+        if self._lru:
+            from persistdict.lru import FastLRUCache128
+
+            lru = FastLRUCache128()
+            self._cache = lru
+            self.lookup = lru.entries.get
+            self.promote = lru.entries.move_to_end
+        elif cache is None or isinstance(cache, str):
+            self.lookup = {}.get
+            self.promote = bool
+        else:
+            self._cache = cache
+            self.lookup = self._lookup_locked
+            self.promote = bool
+        _fronts[id(self)] = self
+
+    def _lookup_locked(self, key: Any) -> Copy | None:
+        with self.lock:
+            return self._cache.get((self._own, key))  # type: ignore[union-attr]
+
+    def admit(self, key: Any, copy: Copy, size: int) -> None:
+        """Keep what was read at the snapshot `copy[3]`, if that is still what `mark` stands for."""
+        if self._cache is None:
+            return
+        with self.lock:
+            stamp = copy[3]
+            if stamp != self.mark:
+                if stamp < self.mark or self.writing:
+                    return
+                self.floor = stamp
+                self.mark = stamp
+            if self._lru and len(self._cache) >= 128 and key not in self._cache:
+                self._misses += 1
+                if self._misses % ADMIT_ONE_IN:
+                    return
+            self._keep(key, copy, size)
+
+    def wrote(self, commit: int, key: Any, copy: Copy | None, size: int = 0) -> None:
+        """Account for our own commit: `copy` is what the key holds now, None for nothing (or: do not keep it)."""
+        if self._cache is None:
+            return
+        with self.lock:
+            if commit <= self.mark:  # a reader has seen a later, foreign commit
+                return
+            if copy is None:
+                self._drop(key)
+            else:
+                self._keep(key, copy, size)
+            if self.mark != commit - 1:
+                self.floor = commit
+            self.mark = commit
+
+    def wrote_many(self, commit: int, keys: list[Any]) -> None:
+        """Account for our own commit that changed these keys; their copies are dropped."""
+        if self._cache is None:
+            return
+        with self.lock:
+            if commit <= self.mark:
+                return
+            for key in keys:
+                self._drop(key)
+            if self.mark != commit - 1:
+                self.floor = commit
+            self.mark = commit
+
+    def clear(self) -> None:
+        """Forget all copies."""
+        with self.lock:
+            self.floor = self.mark = -1
+            if self._lru:
+                self._cache.clear()  # type: ignore[union-attr]
+            self._own = object()  # the copies in a cache of the caller cannot be found any more, and age out
+
+    def _keep(self, key: Any, copy: Copy, size: int) -> None:
+        cache = self._cache
+        assert cache is not None
+        if not self._lru:
+            with contextlib.suppress(ValueError):  # cachetools: larger than the whole cache
+                cache[(self._own, key)] = copy
+                return
+            self._drop(key)
+        elif size < LARGEST:
+            cache[key] = copy
+        else:
+            cache.pop(key, None)
+
+    def _drop(self, key: Any) -> None:
+        if self._cache is not None:
+            self._cache.pop(key if self._lru else (self._own, key), None)
+
+
+_fronts: weakref.WeakValueDictionary[int, Front] = weakref.WeakValueDictionary()
+_held: list[Front] = []
+
+
+def _before_fork() -> None:
+    """Hold all locks, so that no cache is copied into the child in the middle of a change. They are held briefly."""
+    for reference in _fronts.valuerefs():
+        front = reference()
+        if front is not None:
+            front.lock.acquire()
+            _held.append(front)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().lock.release()
+
+
+def _after_fork_in_child() -> None:
+    while _held:
+        front = _held.pop()
+        front.lock = threading.RLock()
+        front.writing = False
+        front.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,183 @@
+"""Upkeep: what a store needs done now and then, and the thread that does it.
+
+The tasks are plain functions over the store contract; they work in small transactions and can be called without any
+thread. A `Keeper` is the background thread of everything that shares the same entries in this process. It holds no
+strong reference to a store, no lock and no snapshot while it waits; it stops at once when told, and by itself when the
+last store is gone. After a fork the child starts its own when it first uses the store.
+
+What fails or is found damaged is logged, kept, and raised by the next explicit call (`Keeper.raise_error`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Hashable
+
+from persistdict.errors import ClosedError, CorruptEntryError, MaintenanceError
+from persistdict.log import Log
+from persistdict.store import Store
+
+__all__ = ["Keeper", "check_all", "expire_all", "keeper_of", "run_once"]
+
+STEP = 512  # entries that one small transaction looks at
+PAUSE = 0.001  # seconds between steps in the background, so that others get their turn
+
+
+def _go_on() -> bool:
+    return True
+
+
+def expire_all(store: Store, proceed: Callable[[], bool] = _go_on) -> int:
+    """Remove all entries that are over, step by step while `proceed()` is true. Tells how many."""
+    removed = 0
+    position: bytes | None = b""
+    while position is not None and proceed():
+        count, position = store.expire(STEP, position)
+        removed += count
+    return removed
+
+
+def check_all(store: Store, proceed: Callable[[], bool] = _go_on) -> list[str]:
+    """Look at every entry for damage, step by step while `proceed()` is true. A sentence for each finding."""
+    faults: list[str] = []
+    position: bytes | None = b""
+    while position is not None and proceed():
+        found, position = store.check(STEP, position)
+        faults += found
+    return faults
+
+
+def run_once(store: Store, log: Log, proceed: Callable[[], bool] = _go_on, *, check: bool = False) -> None:
+    """One round: write access times, remove what is over, and if asked look for damage.
+
+    Raises CorruptEntryError if damage was found.
+    """
+    store.flush_touched(store.clock())
+    removed = expire_all(store, proceed)
+    if removed:
+        log.info(f"removed {removed} entries that were over")
+    if not check:
+        return
+    faults = check_all(store, proceed)
+    for fault in faults[:20]:
+        log.error(fault)
+    if faults:
+        raise CorruptEntryError(f"{store.place}: {len(faults)} faults were found, the first: {faults[0]}")
+    if proceed():
+        log.info("the integrity pass found no fault")
+
+
+class Keeper:
+    """The background thread for all stores on the same entries in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stores: dict[int, tuple[weakref.ref[Store], Log, float]] = {}  # guarded by _lock
+        self._checked: set[int] = set()  # stores whose integrity pass was begun; guarded by _lock
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+
+    def add(self, store: Store, log: Log, interval: float) -> None:
+        """Look after a store, every `interval` seconds, beginning now."""
+        with self._lock:
+            self._stores[id(store)] = (weakref.ref(store), log, interval)
+        self.start()
+
+    def remove(self, store: Store) -> None:
+        """Look after a store no longer; if it was the last one, returns when the thread has ended."""
+        with self._lock:
+            self._stores.pop(id(store), None)
+            self._checked.discard(id(store))
+            thread = self._thread
+            if self._stores or thread is None:
+                return
+            self._thread = None
+            self._stop.set()
+        if thread is not threading.current_thread():
+            thread.join()
+
+    def start(self) -> None:
+        """Start the thread if it should run and does not."""
+        with self._lock:
+            if self._stores and (self._thread is None or not self._thread.is_alive()):
+                self._stop = threading.Event()
+                self._thread = threading.Thread(
+                    target=_run, args=(weakref.ref(self), self._stop), name="persistdict-upkeep", daemon=True
+                )
+                self._thread.start()
+
+    def raise_error(self) -> None:
+        """Raise what went wrong in the background since the last call, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise MaintenanceError(f"upkeep in the background failed: {error}") from error
+
+    def round(self, stop: threading.Event) -> float | None:
+        """Do what is due for every store. Returns the seconds until the next round, None if nothing is left."""
+        with self._lock:
+            stores = list(self._stores.items())
+        intervals = []
+        for key, (reference, log, interval) in stores:
+            store = reference()
+            if store is None:
+                with self._lock:
+                    self._stores.pop(key, None)
+                continue
+            intervals.append(interval)
+            self._look_after(key, store, log, stop)
+        return min(intervals, default=None)
+
+    def _look_after(self, key: int, store: Store, log: Log, stop: threading.Event) -> None:
+        with self._lock:
+            first = key not in self._checked
+            self._checked.add(key)
+        try:
+            run_once(store, log, lambda: not stop.wait(PAUSE), check=first)
+        except ClosedError:
+            return  # closed meanwhile, in this or another thread; there is nothing to look after any more
+        except Exception as error:
+            self._error = error
+            log.error(f"upkeep failed: {type(error).__name__}: {error}")
+
+    def after_fork(self) -> None:
+        """In the child, where the thread does not exist."""
+        self._lock = threading.Lock()
+        self._thread = None
+
+
+def _run(reference: weakref.ref[Keeper], stop: threading.Event) -> None:
+    wait: float | None = 0.0
+    while wait is not None and not stop.wait(wait):
+        keeper = reference()
+        if keeper is None:
+            return
+        wait = keeper.round(stop)
+        del keeper
+
+
+_keepers: weakref.WeakKeyDictionary[Hashable, Keeper] = weakref.WeakKeyDictionary()
+_keepers_lock = threading.Lock()
+
+
+def keeper_of(store: Store) -> Keeper:
+    """The keeper of the entries that a store shares with others."""
+    with _keepers_lock:
+        keeper = _keepers.get(store.shared)
+        if keeper is None:
+            keeper = _keepers[store.shared] = Keeper()
+            store.on_reopen(keeper.start)
+        return keeper
+
+
+def _after_fork_in_child() -> None:
+    global _keepers_lock
+    _keepers_lock = threading.Lock()
+    for keeper in list(_keepers.values()):
+        keeper.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,125 @@
+"""The options of a dictionary: checked once, kept for pickling, each with an effect."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, MutableMapping
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple
+
+from persistdict.codecs import Codec, make_codec
+from persistdict.codecs.other import name_of
+from persistdict.errors import Unsupported
+from persistdict.keys import MAX_KEY_SIZE, KeyCodec
+from persistdict.store import Store
+
+__all__ = ["Options", "make_store", "seconds"]
+
+SECONDS_PER_DAY = 86400.0
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+
+
+def seconds(ttl: float | timedelta | None) -> float | None:
+    """A time to live in seconds. Raises ValueError or TypeError for what is none."""
+    if ttl is None:
+        return None
+    if isinstance(ttl, timedelta):
+        ttl = ttl.total_seconds()
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+        raise TypeError(f"ttl must be seconds, a timedelta or None, not {type(ttl).__qualname__}")
+    if not 0 < ttl < float("inf"):
+        raise ValueError("ttl must be positive and finite; None means for ever")
+    return float(ttl)
+
+
+class Options(NamedTuple):
+    """What the constructor of PersistDict was given."""
+
+    database_path: str
+    expiration_days: float = 0
+    key_serializer: Callable[[Any], str | bytes] | None = None
+    key_unserializer: Callable[[bytes], Any] | None = None
+    key_size_limit: int = MAX_KEY_SIZE
+    value_serializer: Callable[[Any], str | bytes] | None = None
+    value_unserializer: Callable[[bytes], Any] | None = None
+    caching: bool | MutableMapping[Any, Any] = True
+    verbose: bool = False
+    background_thread: bool | Literal["disabled"] = True
+    background_timeout: float = 30
+    name: str | None = None
+    codec: Any = "safe"
+    allow_pickle: bool = False
+    ttl: float | timedelta | None = None
+    durability: str = "commit"
+    clock: Callable[[], float] = time.time
+
+    def checked(self) -> Options:
+        """These options, with the path as an absolute str. Raises TypeError or ValueError for impossible ones."""
+        path = os.fspath(self.database_path)
+        if not isinstance(path, str):
+            path = os.fsdecode(path)
+        if not path:
+            raise ValueError("database_path must name a folder")
+        _number("expiration_days", self.expiration_days, at_least=0)
+        _number("background_timeout", self.background_timeout, more_than=0)
+        if type(self.key_size_limit) is not int or not 1 <= self.key_size_limit <= MAX_KEY_SIZE:
+            raise ValueError(f"key_size_limit must be an int from 1 to {MAX_KEY_SIZE}")
+        if (self.key_serializer is None) != (self.key_unserializer is None):
+            raise ValueError("key_serializer and key_unserializer must be given together")
+        if self.background_thread not in (True, False, "disabled"):
+            raise ValueError('background_thread must be True, False or "disabled"')
+        if not isinstance(self.caching, (bool, MutableMapping)):
+            raise TypeError("caching must be True, False or a mutable mapping such as a cachetools cache")
+        for option in ("verbose", "allow_pickle"):
+            if not isinstance(getattr(self, option), bool):
+                raise TypeError(f"{option} must be True or False")
+        if self.durability != "commit":
+            raise ValueError('durability must be "commit": every write is on the disk when it returns')
+        seconds(self.ttl)
+        return self._replace(database_path=path if _SCHEME.fullmatch(path) else os.path.abspath(path))
+
+    @property
+    def label(self) -> str:
+        """What messages call the dictionary."""
+        return self.name or os.path.basename(self.database_path) or self.database_path
+
+    def make_keys(self) -> KeyCodec:
+        return KeyCodec(self.key_serializer, self.key_unserializer)
+
+    def make_codec(self) -> Codec:
+        return make_codec(
+            self.codec,
+            allow_pickle=self.allow_pickle,
+            serializer=self.value_serializer,
+            unserializer=self.value_unserializer,
+        )
+
+    def key_name(self) -> str:
+        """The name of the key encoding, kept in the store."""
+        return "ordered" if self.key_serializer is None else f"call:{name_of(self.key_serializer)}"
+
+
+def _number(option: str, value: Any, at_least: float | None = None, more_than: float | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{option} must be a number, not {type(value).__qualname__}")
+    if not value < float("inf") or (at_least is not None and value < at_least):
+        raise ValueError(f"{option} must be a finite number of at least {at_least}")
+    if more_than is not None and value <= more_than:
+        raise ValueError(f"{option} must be more than {more_than}")
+
+
+def make_store(options: Options) -> Store:
+    """Open the store that a path or a URL names. Engines are imported when they are used."""
+    idle = options.expiration_days * SECONDS_PER_DAY or None
+    url = _SCHEME.fullmatch(options.database_path)
+    if url is None:
+        from persistdict.stores.lmdb import LmdbStore
+
+        return LmdbStore(options.database_path, key_size_limit=options.key_size_limit, idle=idle, clock=options.clock)
+    if url[1].lower() == "memory":
+        from persistdict.stores.memory import MemoryStore
+
+        return MemoryStore(url[2] or None, idle=idle, clock=options.clock)
+    raise Unsupported(f"no engine for {url[1]}:// is known; give a folder, or memory://")

@@ -1,0 +1,252 @@
+"""The store contract: bytes to bytes, small on purpose. Everything a user sees is built on it.
+
+A store holds entries. An entry has a key (`kb`, ordered bytes, and a `hint`, opaque), a value (`tag`, `blob`), times,
+and a `version` that grows with every write of the key. Its identity is `seq`, 8 opaque bytes given at creation and
+kept by overwrites; entries are in the order of creation.
+
+Guarantees that every store gives, and `persistdict.testing.StoreContract` checks:
+
+- `put`, `delete`, `update` and `touch` are atomic, and seen by every thread, handle and process that shares the
+  store once they return. A failed one changes nothing.
+- An entry whose time is over is absent from every read at once, whether or not it was removed already.
+- `begin().id()` tells which commit a reader sees now. It never falls, grows with every commit of anybody, and
+  costs next to nothing: a copy made at id N is valid as long as the id is N.
+- No lock and no snapshot is held while a caller's code runs between two items of `scan`.
+
+Threads: a store may be used by any number of threads. Arguments are encoded already; no user code runs in here,
+except the function given to `update`, which must be quick, must not touch the store by another way, and may be
+called again if the engine has to repeat the transaction.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import NamedTuple, Protocol, TypeVar
+
+__all__ = ["ABSENT", "ANY", "Capability", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
+
+T = TypeVar("T")
+
+
+class When(enum.Enum):
+    """The condition of a write."""
+
+    ANY = "any"
+    ABSENT = "absent"
+
+
+ANY = When.ANY
+ABSENT = When.ABSENT
+Condition = When | int  # an int is the version that the entry must have
+
+
+class Capability(enum.Flag):
+    """What a store can do beyond get, put, delete, scan and count."""
+
+    ORDERED = enum.auto()  # scan by key
+    CAS = enum.auto()  # put and delete under a condition
+    TRANSACTIONS = enum.auto()  # update over several keys
+    SHARED = enum.auto()  # seen by other processes
+    TTL = enum.auto()  # entries that end by themselves
+
+
+class Record(NamedTuple):
+    """One entry. Times are float seconds since the epoch."""
+
+    kb: bytes
+    hint: bytes
+    tag: int
+    blob: bytes
+    seq: bytes
+    version: int
+    ctime: float
+    mtime: float
+    atime: float
+    expires_at: float | None
+
+
+class Receipt(NamedTuple):
+    """What a write did: the entry's identity and version, when it ends, and the id of the commit."""
+
+    seq: bytes
+    version: int
+    expires_at: float | None
+    id: int
+
+
+class Moment(Protocol):
+    """A snapshot, of which only the id is asked."""
+
+    def id(self) -> int: ...
+
+
+# What `read` gives: tag, blob, seq, when a copy of the value must be asked for again (None: never), the snapshot's id.
+Found = tuple[int, bytes, bytes, "float | None", int]
+
+
+class Transaction(abc.ABC):
+    """The inside of `Store.update`: sees its own writes; all of them are kept, or none if it raises."""
+
+    @abc.abstractmethod
+    def get(self, kb: bytes) -> Record | None:
+        """The entry, or None."""
+
+    @abc.abstractmethod
+    def put(
+        self,
+        kb: bytes,
+        hint: bytes,
+        tag: int,
+        blob: bytes,
+        *,
+        ttl: float | None = None,
+        when: Condition = ANY,
+    ) -> Receipt | None:
+        """Set an entry. None, and nothing done, if the condition does not hold."""
+
+    @abc.abstractmethod
+    def delete(self, kb: bytes, *, when: Condition = ANY) -> Record | None:
+        """Remove an entry and return it. None, and nothing done, if it is absent or the condition does not hold."""
+
+    @abc.abstractmethod
+    def discard(self, kb: bytes) -> bool:
+        """Remove an entry, readable or not, without looking at its value. Whether there was one."""
+
+    @abc.abstractmethod
+    def clear(self) -> int:
+        """Remove everything, and tell how many entries there were."""
+
+    @abc.abstractmethod
+    def get_info(self, name: str) -> str | None:
+        """A setting that is kept in the store, beside the entries."""
+
+    @abc.abstractmethod
+    def set_info(self, name: str, text: str) -> None:
+        """Keep a setting."""
+
+    @abc.abstractmethod
+    def id(self) -> int:
+        """The id that this transaction's commit will have."""
+
+
+class Store(abc.ABC):
+    """A handle on stored entries. Several handles may share the same entries; each has its own idle limit."""
+
+    capabilities: Capability
+    place: str  # what to call it in messages: the path or the URL
+    shared: Hashable  # equal for all handles on the same entries in this process
+    begin: Callable[[], Moment]
+    clock: Callable[[], float]
+    idle: float | None
+    max_batch: int = 1 << 62  # writes in one transaction
+    touched: dict[bytes, float | None]  # seq -> when it was read (None: since the last flush); see `flush_touched`
+
+    # Reading
+
+    @abc.abstractmethod
+    def read(self, kb: bytes) -> Found | None:
+        """The value of a key, as fast as the store can."""
+
+    @abc.abstractmethod
+    def get(self, kb: bytes) -> Record | None:
+        """The whole entry of a key."""
+
+    @abc.abstractmethod
+    def get_many(self, kbs: list[bytes]) -> list[Record | None]:
+        """The entries of several keys, from one snapshot, in the order asked."""
+
+    @abc.abstractmethod
+    def contains(self, kb: bytes) -> bool:
+        """Whether the key is there."""
+
+    @abc.abstractmethod
+    def last(self) -> Record | None:
+        """The entry that was created last."""
+
+    @abc.abstractmethod
+    def count(self) -> int:
+        """The number of entries. Those that are over by their idle limit count until they are removed."""
+
+    @abc.abstractmethod
+    def info(self) -> dict[str, str]:
+        """All settings kept in the store."""
+
+    @abc.abstractmethod
+    def scan(
+        self,
+        *,
+        reverse: bool = False,
+        values: bool = True,
+        by_key: bool = False,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+    ) -> Iterator[Record]:
+        """All entries that stay in the store while it runs, each once, in order of creation or of key.
+
+        Entries created after the first step are not visited. Without `values` the blobs are empty.
+        `start` (included) and `stop` (excluded) bound a scan by key.
+        """
+
+    # Writing
+
+    @abc.abstractmethod
+    def put(
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
+    ) -> Receipt | None:
+        """Set one entry; see `Transaction.put`."""
+
+    @abc.abstractmethod
+    def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
+        """Remove one entry; None if there was nothing to remove."""
+
+    @abc.abstractmethod
+    def update(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in one transaction and return what it returns."""
+
+    # Upkeep
+
+    @abc.abstractmethod
+    def touch(self, batch: Mapping[bytes, float]) -> None:
+        """Note when entries were read last. Identities that are gone are passed over."""
+
+    @abc.abstractmethod
+    def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
+        """Remove entries that are over, looking at about `budget` entries behind the position `after`.
+
+        Returns how many were removed, and the position to go on from (None: the pass is done).
+        """
+
+    @abc.abstractmethod
+    def check(self, budget: int, after: bytes = b"") -> tuple[list[str], bytes | None]:
+        """Examine about `budget` entries behind the position `after` for damage.
+
+        Returns a sentence for each thing found, and the position to go on from (None: the pass is done).
+        """
+
+    def on_reopen(self, call: Callable[[], None]) -> None:  # noqa: B027 - most stores never reopen
+        """Have `call` called whenever the store was opened again in a forked child."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the store; the last handle frees its resources. May be called again."""
+
+    def flush_touched(self, now: float) -> int:
+        """Write the noted reads to the store; tells how many."""
+        batch: dict[bytes, float] = {}
+        touched = self.touched
+        for _ in range(len(touched)):
+            try:
+                seq, at = touched.popitem()
+            except KeyError:  # another thread flushes too
+                break
+            batch[seq] = now if at is None else at
+        if batch:
+            try:
+                self.touch(batch)
+            except BaseException:
+                for seq, when in batch.items():
+                    touched.setdefault(seq, when)
+                raise
+        return len(batch)

@@ -1,0 +1,134 @@
+"""Opening LMDB's files: how large a map, one environment for all in a process, and what a fork leaves behind.
+
+lmdb-dict keeps a registry of open environments by the spelling of their paths. It is shared: our environments are found
+by its mappings and its environments by us, because LMDB must not open the same files twice in a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import lmdb
+
+from persistdict.errors import NotAStoreError
+from persistdict.stores.lmdb.folder import identity
+
+__all__ = ["find_shared", "forget_inherited", "open_raw", "share", "unshare"]
+
+MAX_DBS = 32
+MAX_READERS = 1024
+LARGEST_MAP = 1 << 40  # address space only; the file is as long as its content
+SMALLEST_MAP = 1 << 26
+
+Identity = tuple[int, int]
+_ours: dict[Identity, lmdb.Environment] = {}
+_inherited: set[Identity] = set()  # in a forked child: the files that the parent had open
+
+
+def open_raw(folder: str, map_size: int | None = None) -> lmdb.Environment:
+    """Open an environment with the map size given, or the largest that the address space allows."""
+    size = map_size or (LARGEST_MAP if sys.maxsize > 1 << 32 and os.name == "posix" else SMALLEST_MAP)
+    while True:
+        try:
+            return _open_once(folder, size)
+        except lmdb.MemoryError:
+            if size <= SMALLEST_MAP:
+                raise
+            size = max(size >> 2, SMALLEST_MAP)
+
+
+def _open_once(folder: str, size: int) -> lmdb.Environment:
+    options: dict[str, Any] = {
+        "map_size": size,
+        "mode": 0o700,
+        "max_dbs": MAX_DBS,
+        "max_readers": MAX_READERS,
+        "max_spare_txns": 1,
+        "lib_version": 0,  # LMDB 0.9: the proven engine and file format
+    }
+    try:
+        return lmdb.open(folder, **options)
+    except lmdb.Error as error:
+        if "already open" not in str(error) or identity(folder) not in _inherited:
+            raise
+    # A thread of the parent was inside a transaction when this process was forked. The thread does not exist here,
+    # but its stack keeps the inherited environment alive, and with it py-lmdb's mark that the files are open.
+    with _untied_identity():
+        return lmdb.open(folder, **options)
+
+
+@contextlib.contextmanager
+def _untied_identity() -> Iterator[None]:
+    """Let py-lmdb open files that are marked as open by an environment that only the parent process has."""
+    from lmdb import _envid
+
+    env_keys = _envid.env_keys
+    _envid.env_keys = lambda path, subdir: tuple(("child", os.getpid(), *key) for key in env_keys(path, subdir))
+    try:
+        yield
+    finally:
+        _envid.env_keys = env_keys
+
+
+# Sharing with lmdb-dict
+
+
+class _ByIdentity(weakref.WeakValueDictionary[str, lmdb.Environment]):
+    """lmdb-dict's registry, which first asks where a path leads to now.
+
+    So a mapping finds our environment by a relative path or a link, and never by a spelling that has come to mean
+    another folder.
+    """
+
+    def __getitem__(self, path: str) -> lmdb.Environment:
+        with contextlib.suppress(NotAStoreError, OSError):  # then lmdb.open says what is wrong with it
+            raw = _ours.get(identity(path) or (0, 0))
+            if raw is not None:
+                return raw
+        return super().__getitem__(path)
+
+
+def _registry() -> Any:
+    """lmdb-dict's registry. Imported at the first opening, for it is slow to import."""
+    from lmdb_dict.mapping.abc import LmdbDict
+
+    if not isinstance(LmdbDict._environs_, _ByIdentity):
+        LmdbDict._environs_ = _ByIdentity(LmdbDict._environs_)
+    return LmdbDict._environs_
+
+
+def share(folder: str, raw: lmdb.Environment) -> None:
+    """Let lmdb-dict's mappings use our environment; and find it again if one of them outlives our handles."""
+    _registry()[folder] = raw
+    key = identity(folder)
+    if key is not None:
+        _ours[key] = raw
+
+
+def unshare(raw: lmdb.Environment | None) -> None:
+    """Offer the environment no longer."""
+    for key in [key for key, known in _ours.items() if known is raw]:
+        del _ours[key]
+
+
+def find_shared(folder: str) -> lmdb.Environment | None:
+    """The environment of this folder that an lmdb-dict mapping has open, if any."""
+    key = identity(folder)
+    for raw in list(_registry().values()):
+        with contextlib.suppress(lmdb.Error, NotAStoreError, OSError):  # closed, or its folder is gone: not this one
+            if key is not None and identity(raw.path()) == key:
+                return raw  # type: ignore[no-any-return]
+    return None
+
+
+def forget_inherited(identities: set[Identity]) -> None:
+    """In a forked child: the parent's environments must not be used here, only the files opened anew."""
+    _inherited.update(identities)
+    _ours.clear()
+    if "lmdb_dict" in sys.modules:
+        _registry().clear()

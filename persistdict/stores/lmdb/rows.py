@@ -1,0 +1,314 @@
+"""Reading and writing entries within one LMDB transaction.
+
+Databases (all in one environment; the main one holds nothing else, so no key can be taken for a name):
+
+    k     encoded key, cropped if long -> index     which entries there are; `in` needs nothing more
+    e     seq -> record                             the entries, in order of creation
+    v     seq -> value                              values of LARGE_VALUE bytes and more
+    x     deadline -> seq, several                  what ends when, for removal and for `len`
+    a     seq -> f64                                when an entry was read last; written in batches
+    info  str -> str                                settings; readable by lmdb-dict's StrLmdbDict
+
+Invariants, kept by every transaction: a seq is in `k` exactly once and in `e`; it is in `v` if and only if its record
+says so, and in `x` under its deadline if and only if it has one; `a` holds nothing that `e` does not.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from persistdict.errors import CorruptEntryError
+from persistdict.keys import crop, key_digest
+from persistdict.store import ABSENT, ANY, Condition, Receipt, Record
+from persistdict.stores.lmdb.environment import Environment
+from persistdict.stores.lmdb.record import (
+    COUNTER_BITS,
+    HEADER,
+    HEADER_SIZE,
+    LARGE,
+    RESIDUE,
+    Parsed,
+    Slot,
+    check_large,
+    large_body,
+    pack_index,
+    pack_record,
+    parse_index,
+    parse_record,
+    seq_bytes,
+    seq_number,
+)
+
+__all__ = ["ATIME", "DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows"]
+
+LARGE_VALUE = 32 * 1024
+NEVER = float("inf")
+ATIME = struct.Struct("<d")
+DEADLINE = struct.Struct("=Q")
+_receipt: Callable[..., Receipt] = partial(tuple.__new__, Receipt)
+
+
+class Place(NamedTuple):
+    """Where a key is: all entries under its index key, its own, and the record (None: damaged)."""
+
+    slots: list[Slot]
+    slot: Slot
+    record: Parsed | None
+
+
+class Rows:
+    """What can be done with entries within a transaction of LMDB. The store derives from it.
+
+    Threads: holds no state of a transaction; `touched` is changed by single operations only.
+    """
+
+    env: Environment
+    limit: int
+    idle: float | None
+    clock: Callable[[], float]
+    touched: dict[bytes, float | None]
+    place: str
+    begin: Callable[..., Any]
+
+    def bind(self) -> None:
+        """Take over what the environment has opened; called again after every reopening."""
+        dbs = self.env.dbs
+        self.begin = self.env.begin
+        self.base = self.env.base
+        self.k, self.e, self.v = dbs.get("k"), dbs.get("e"), dbs.get("v")
+        self.x, self.a, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("info")
+
+    # Reading
+
+    def get_in(self, txn: Any, kb: bytes) -> Record | None:
+        """The entry of a key that is there and not over."""
+        place = self.find(txn, kb)
+        if place is None:
+            return None
+        if place.record is None:
+            raise self.damaged(kb)
+        return self.whole(txn, place.slot, place.record, self.clock())
+
+    def find(self, txn: Any, kb: bytes) -> Place | None:
+        """Where a key is, over or not."""
+        cropped = len(kb) >= self.limit
+        raw = txn.get(crop(kb, self.limit) if cropped else kb, None, self.k)
+        if raw is None:
+            return None
+        slots = parse_index(raw)
+        for slot in slots:
+            try:
+                record = parse_record(txn.get(slot[0], b"", self.e))
+            except CorruptEntryError:
+                if cropped:
+                    continue  # whose it is cannot be told any more; the integrity pass reports it
+                return Place(slots, slot, None)
+            if record.kb == kb:
+                return Place(slots, slot, record)
+        return None
+
+    def whole(self, txn: Any, slot: Slot, record: Parsed, now: float, values: bool = True) -> Record | None:
+        """The entry of a record, or None if it is over."""
+        seq, deadline = slot
+        until = self.until(txn, seq, deadline, record.mtime, now)
+        if until <= now:
+            return None
+        atime = max(record.mtime, self.atime(txn, seq, now))
+        blob = self.blob(txn, seq, record) if values else b""
+        return Record(
+            record.kb, record.hint, record.tag, blob, seq, record.version, record.ctime, record.mtime, atime,
+            None if until == NEVER else until,
+        )  # fmt: skip
+
+    def until(self, txn: Any, seq: bytes, deadline: int, mtime: float, now: float) -> float:
+        """When an entry ends, as far as is known now."""
+        until = deadline / 1e6 if deadline else NEVER
+        if self.idle is not None:
+            last = mtime
+            if last + self.idle <= now:  # only then the reads matter
+                last = max(last, self.atime(txn, seq, now))
+            until = min(until, last + self.idle)
+        return until
+
+    def atime(self, txn: Any, seq: bytes, now: float) -> float:
+        """When an entry was read last; 0 if that is not known."""
+        raw = txn.get(seq, None, self.a)
+        at: float = ATIME.unpack(raw)[0] if raw is not None else 0.0
+        pending = self.touched.get(seq, 0.0)
+        return max(at, now if pending is None else pending)
+
+    def blob(self, txn: Any, seq: bytes, record: Parsed) -> bytes:
+        """The value's bytes."""
+        if not record.flags & LARGE:
+            return record.body
+        try:
+            return check_large(record.body, txn.get(seq, None, self.v))
+        except CorruptEntryError:
+            raise self.damaged(record.kb) from None
+
+    def damaged(self, kb: bytes) -> CorruptEntryError:
+        """The error for a key whose entry cannot be read."""
+        return CorruptEntryError(
+            f"{self.place}: the entry of the key with the digest {key_digest(kb)} is damaged; others are not affected"
+        )
+
+    # Writing
+
+    def put_plain(self, txn: Any, n: int, kb: bytes, hint: bytes, tag: int, blob: bytes) -> Receipt | None:
+        """`put_in` for the common case, in one body: a short key, a small value, no time limit, no condition."""
+        index = txn.get(kb, None, self.k)
+        now = self.clock()
+        commit = txn.id()
+        version = (self.base + commit) << COUNTER_BITS | n
+        if index is None:
+            seq = seq_bytes(version)
+            raw = HEADER.pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb + blob
+            txn.put(kb, seq, db=self.k)
+            txn.put(seq, raw + crc32(raw).to_bytes(4, "little"), append=True, db=self.e)
+            return _receipt((seq, version, None, commit))
+        old = txn.get(index, b"", self.e) if len(index) == 8 else b""
+        if crc32(old) == RESIDUE and not old[1]:
+            _, _, hint_size, key_size, old_version, ctime, _ = HEADER.unpack_from(old)
+            raw = HEADER.pack(tag, 0, hint_size, key_size, version, ctime, now)
+            raw += old[HEADER_SIZE : HEADER_SIZE + hint_size + key_size] + blob
+            if n and old_version >> COUNTER_BITS == version >> COUNTER_BITS:
+                txn.delete(index, db=self.e)  # see `_replace`
+            txn.put(index, raw + crc32(raw).to_bytes(4, "little"), db=self.e)
+            return _receipt((index, version, None, commit))
+        return self.put_in(txn, n, kb, hint, tag, blob, None, ANY)
+
+    def put_in(
+        self, txn: Any, n: int, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition
+    ) -> Receipt | None:
+        """Set an entry as the `n`-th write of this transaction. None if the condition does not hold."""
+        now = self.clock()
+        version = (self.base + txn.id()) << COUNTER_BITS | n
+        deadline = max(1, int((now + ttl) * 1e6)) if ttl is not None else 0
+        place = self.find(txn, kb)
+        alive = place is not None and self._alive(txn, place, now)
+        if not _holds(when, place if alive else None):
+            return None
+        if place is not None and alive:
+            seq, ctime = place.slot[0], now
+            if place.record is not None:
+                ctime, kb, hint = place.record.ctime, place.record.kb, place.record.hint
+            self._clear_traces(txn, place)
+            others = [slot for slot in place.slots if slot is not place.slot]
+        else:
+            if place is not None:
+                self._remove(txn, kb, place)
+            seq, ctime = seq_bytes(version), now
+            index = txn.get(self._index_key(kb), None, self.k)
+            others = parse_index(index) if index is not None else []
+        txn.put(self._index_key(kb), pack_index([*others, (seq, deadline)]), db=self.k)
+        self._replace(txn, seq, kb, hint, tag, blob, version, ctime, now, deadline)
+        return Receipt(seq, version, self._ends(now, deadline), txn.id())
+
+    def _replace(
+        self, txn: Any, seq: bytes, kb: bytes, hint: bytes, tag: int, blob: bytes, version: int, ctime: float,
+        now: float, deadline: int,
+    ) -> None:  # fmt: skip
+        """Write the record, the large value and the deadline.
+
+        What is there is deleted first: LMDB 0.9 and 1.0 leave pages that lmdb.verify calls corrupt when one
+        transaction puts a value on overflow pages and then a smaller one under the same key.
+        """
+        large = len(blob) >= LARGE_VALUE
+        raw = pack_record(tag, kb, hint, version, ctime, now, large_body(blob) if large else blob, deadline, large)
+        new = seq_number(seq) == version
+        if not new:
+            txn.delete(seq, db=self.e)
+        txn.put(seq, raw, append=new, db=self.e)
+        if large:
+            txn.put(seq, blob, db=self.v)
+        if deadline:
+            txn.put(DEADLINE.pack(deadline), seq, db=self.x)
+
+    def _ends(self, now: float, deadline: int) -> float | None:
+        until = deadline / 1e6 if deadline else NEVER
+        if self.idle is not None:
+            until = min(until, now + self.idle)
+        return None if until == NEVER else until
+
+    def _alive(self, txn: Any, place: Place, now: float) -> bool:
+        """Whether an entry is not over. A damaged one is: a write heals it in its place."""
+        if place.record is None:
+            return True
+        return self.until(txn, *place.slot, place.record.mtime, now) > now
+
+    def delete_in(self, txn: Any, kb: bytes, when: Condition = ANY) -> Place | None:
+        """Remove an entry. None if it is absent, over, or the condition does not hold."""
+        place = self.find(txn, kb)
+        if place is None or not self._alive(txn, place, self.clock()) or not _holds(when, place):
+            return None
+        self._remove(txn, kb, place)
+        return place
+
+    def remove_over(self, txn: Any, kb: bytes, seq: bytes) -> bool:
+        """Remove the entry `seq` of a key if it is over as this transaction sees it."""
+        place = self.find(txn, kb)
+        if place is None or place.slot[0] != seq or self._alive(txn, place, self.clock()):
+            return False
+        self._remove(txn, kb, place)
+        return True
+
+    def _remove(self, txn: Any, kb: bytes, place: Place) -> None:
+        others = [slot for slot in place.slots if slot is not place.slot]
+        if others:
+            txn.put(self._index_key(kb), pack_index(others), db=self.k)
+        else:
+            txn.delete(self._index_key(kb), db=self.k)
+        self._clear_traces(txn, place)
+        seq = place.slot[0]
+        txn.delete(seq, db=self.e)
+        txn.delete(seq, db=self.a)
+        self.touched.pop(seq, None)
+
+    def _clear_traces(self, txn: Any, place: Place) -> None:
+        """Remove the large value and the deadline of an entry."""
+        (seq, deadline), record = place.slot, place.record
+        if record is None or record.flags & LARGE:
+            txn.delete(seq, db=self.v)
+        if deadline:
+            txn.delete(DEADLINE.pack(deadline), seq, db=self.x)
+
+    def _index_key(self, kb: bytes) -> bytes:
+        return kb if len(kb) < self.limit else crop(kb, self.limit)
+
+    def last_in(self, txn: Any) -> Record | None:
+        """The entry that was created last, is readable and not over."""
+        cursor = txn.cursor(self.e)
+        found = cursor.last()
+        now = self.clock()
+        while found:
+            try:
+                record = parse_record(cursor.value())
+            except CorruptEntryError:
+                found = cursor.prev()  # the integrity pass reports it; it stays where it is
+                continue
+            entry = self.whole(txn, (cursor.key(), record.deadline), record, now)
+            if entry is not None:
+                return entry
+            found = cursor.prev()
+        return None
+
+    def clear_in(self, txn: Any) -> int:
+        """Remove all entries, readable or not."""
+        total: int = txn.stat(self.e)["entries"]
+        for db in (self.k, self.e, self.v, self.x, self.a):
+            txn.drop(db, delete=False)
+        self.touched.clear()
+        return total
+
+
+def _holds(when: Condition, place: Place | None) -> bool:
+    """Whether the condition of a write holds for what is there now (None: nothing)."""
+    if when is ANY:
+        return True
+    if when is ABSENT:
+        return place is None
+    return place is not None and place.record is not None and place.record.version == when

@@ -1,0 +1,128 @@
+"""Removing what is over, and looking for damage; both in small transactions, by position.
+
+Positions are opaque bytes: a pass goes on where the last call ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from persistdict.errors import CorruptEntryError
+from persistdict.keys import crop, key_digest
+from persistdict.stores.lmdb.record import LARGE, Parsed, check_large, parse_index, parse_record
+from persistdict.stores.lmdb.rows import ATIME, DEADLINE, Rows
+
+__all__ = ["check_entries", "expire_entries", "write_access_times"]
+
+
+def write_access_times(rows: Rows, batch: dict[bytes, float]) -> None:
+    """Note when entries were read last; never moves a time back, passes over entries that are gone."""
+
+    def work(txn: Any) -> None:
+        for seq, at in batch.items():
+            if txn.get(seq, None, rows.e) is None:
+                continue
+            known = txn.get(seq, None, rows.a)
+            if known is None or ATIME.unpack(known)[0] < at:
+                txn.put(seq, ATIME.pack(at), db=rows.a)
+
+    rows.env.update(work)
+
+
+def expire_entries(rows: Rows, budget: int, after: bytes) -> tuple[int, bytes | None]:
+    """Remove entries that are over. What looks so in a snapshot is looked at again in the removing transaction."""
+    if rows.idle is None:
+        found = rows.env.attempt(_past_deadline, rows, budget)
+        following = b"more" if len(found) >= budget else None
+    else:
+        found, following = rows.env.attempt(_past_any_limit, rows, budget, after)
+    if not found:
+        return 0, following
+    removed = rows.env.update(lambda txn: sum(rows.remove_over(txn, kb, seq) for kb, seq in found))
+    if not removed and rows.idle is None:
+        following = None  # they were all written anew meanwhile
+    return removed, following
+
+
+def _past_deadline(rows: Rows, budget: int) -> list[tuple[bytes, bytes]]:
+    """Entries whose deadline is behind us: key and seq."""
+    txn = rows.begin(rows.x)
+    cursor = txn.cursor()
+    now = int(rows.clock() * 1e6)
+    found: list[tuple[bytes, bytes]] = []
+    more = cursor.first()
+    while more and len(found) < budget and DEADLINE.unpack(cursor.key())[0] <= now:
+        seq = cursor.value()
+        try:
+            found.append((parse_record(txn.get(seq, b"", rows.e)).kb, seq))
+        except CorruptEntryError:
+            pass  # the integrity pass reports it; it stays, and cannot be read anyway
+        more = cursor.next()
+    return found
+
+
+def _past_any_limit(rows: Rows, budget: int, after: bytes) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """The same where an idle limit counts: a pass over all entries."""
+    txn = rows.begin(rows.e)
+    cursor = txn.cursor()
+    now = rows.clock()
+    found: list[tuple[bytes, bytes]] = []
+    more = cursor.set_range(after) if after else cursor.first()
+    for _ in range(budget):
+        if not more:
+            return found, None
+        seq, raw = cursor.item()
+        try:
+            record = parse_record(raw)
+        except CorruptEntryError:
+            more = cursor.next()
+            continue
+        if rows.until(txn, seq, record.deadline, record.mtime, now) <= now:
+            found.append((record.kb, seq))
+        more = cursor.next()
+    return found, (cursor.key() if more else None)
+
+
+def check_entries(rows: Rows, budget: int, after: bytes) -> tuple[list[str], bytes | None]:
+    """Examine entries for damage: checksums, large values, and whether the index leads to each of them."""
+    return rows.env.attempt(_check, rows, budget, after)
+
+
+def _check(rows: Rows, budget: int, after: bytes) -> tuple[list[str], bytes | None]:
+    txn = rows.begin(rows.e)
+    cursor = txn.cursor()
+    faults: list[str] = []
+    if not after and txn.stat(rows.e)["entries"] < txn.stat(rows.k)["entries"]:
+        faults.append("the index names entries that do not exist")
+    more = cursor.set_range(after) if after else cursor.first()
+    for _ in range(budget):
+        if not more:
+            return faults, None
+        seq, raw = cursor.item()
+        try:
+            record = parse_record(raw)
+        except CorruptEntryError:
+            faults.append(f"the entry {seq.hex()} is damaged: its checksum does not fit")
+        else:
+            faults.extend(_check_record(rows, txn, seq, record))
+        more = cursor.next()
+    return faults, (cursor.key() if more else None)
+
+
+def _check_record(rows: Rows, txn: Any, seq: bytes, record: Parsed) -> list[str]:
+    name = f"the entry of the key with the digest {key_digest(record.kb)}"
+    index_key = record.kb if len(record.kb) < rows.limit else crop(record.kb, rows.limit)
+    faults = []
+    try:
+        if (seq, record.deadline) not in parse_index(txn.get(index_key, b"", rows.k)):
+            faults.append(f"{name} is not in the index")
+    except CorruptEntryError as error:
+        faults.append(f"{name}: {error}")
+    if record.flags & LARGE:
+        try:
+            check_large(record.body, txn.get(seq, None, rows.v))
+        except CorruptEntryError:
+            faults.append(f"{name} has lost its large value")
+    if record.deadline and not txn.cursor(rows.x).set_key_dup(DEADLINE.pack(record.deadline), seq):
+        faults.append(f"{name} is missing from the list of deadlines")
+    return faults

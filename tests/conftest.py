@@ -1,0 +1,33 @@
+"""The whole package runs under beartype here: a wrong type anywhere fails the test that caused it."""
+
+import gc
+import os
+import threading
+
+import pytest
+from beartype import BeartypeConf
+from beartype.claw import beartype_package
+
+beartype_package("persistdict", conf=BeartypeConf(is_pep484_tower=True))
+
+
+def open_files() -> set[str]:
+    """The files below the test folders that this process has open."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            continue
+    return {name for name in found if name.endswith((".mdb", "gate.lock"))}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """Fail a test that leaves a thread or an open database behind."""
+    yield
+    gc.collect()
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("persistdict")]
+    assert not threads, f"left running: {threads}"
+    if os.path.isdir("/proc/self/fd"):
+        assert not open_files()

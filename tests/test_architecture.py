@@ -1,0 +1,94 @@
+"""The rooms of the package and the arrows between them."""
+
+import ast
+from pathlib import Path
+
+import persistdict
+
+ROOT = Path(persistdict.__file__).parent
+# A module may import from its own room and from those to the left of it.
+ROOMS = [
+    ["errors", "log"],
+    ["entry", "keys", "codecs", "lru", "setviews"],
+    ["front", "store"],
+    ["stores.memory", "stores.lmdb"],
+    ["maintenance"],
+    ["options"],
+    ["dictionary"],
+    ["__init__", "testing"],
+    ["integrations"],
+]
+
+
+def room(module: str) -> int:
+    """The number of the room that a module is in."""
+    for number, names in enumerate(ROOMS):
+        if any(module == name or module.startswith(name + ".") for name in names):
+            return number
+    raise AssertionError(f"{module} is in no room; add it to ROOMS")
+
+
+def modules() -> dict[str, Path]:
+    """All modules of the package by their names within it."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+        if name not in ("stores", "integrations"):
+            found[name] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("persistdict"):
+            module = node.module.removeprefix("persistdict").lstrip(".")
+            for alias in node.names:
+                inner = f"{module}.{alias.name}".lstrip(".")
+                found.add(inner if inner in modules() else module or "__init__")
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("persistdict.") for a in node.names if a.name.startswith("persistdict.")}
+    return found
+
+
+def test_arrows_run_only_to_the_left():
+    """No module imports from a room to the right of its own."""
+    for name, path in modules().items():
+        for target in imports(path):
+            assert room(target) <= room(name), f"{name} imports {target}"
+
+
+def test_there_is_no_import_cycle():
+    """No module leads back to itself by imports."""
+    graph = {name: imports(path) - {name} for name, path in modules().items()}
+    done: set[str] = set()
+
+    def walk(name: str, trail: list[str]) -> None:
+        assert name not in trail, " -> ".join([*trail, name])
+        if name not in done:
+            for target in graph.get(name, ()):
+                walk(target, [*trail, name])
+            done.add(name)
+
+    for name in graph:
+        walk(name, [])
+
+
+def test_modules_stay_small():
+    """A module has at most 300 lines; the facade may have more."""
+    for name, path in modules().items():
+        if name != "dictionary":
+            assert len(path.read_text().splitlines()) <= 400, name
+
+
+def test_optional_packages_are_not_imported_before_use():
+    """`import persistdict` loads neither optional packages nor the slow required ones."""
+    import subprocess
+    import sys
+
+    code = "import sys, persistdict; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    slow = {"numpy", "loguru", "beartype", "pickle", "lmdb_dict", "cachetools", "yaml", "langchain_core", "logging"}
+    assert not slow & set(loaded)
