@@ -67,12 +67,13 @@ def _untied_identity() -> Iterator[None]:
     """Let py-lmdb open files that are marked as open by an environment that only the parent process has."""
     from lmdb import _envid
 
-    env_keys = _envid.env_keys
-    _envid.env_keys = lambda path, subdir: tuple(("child", os.getpid(), *key) for key in env_keys(path, subdir))
+    marks: Any = _envid
+    env_keys = marks.env_keys
+    marks.env_keys = lambda path, subdir: tuple(("child", os.getpid(), *key) for key in env_keys(path, subdir))
     try:
         yield
     finally:
-        _envid.env_keys = env_keys
+        marks.env_keys = env_keys
 
 
 # Sharing with lmdb-dict
