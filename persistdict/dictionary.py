@@ -33,7 +33,7 @@ from persistdict.errors import (
 from persistdict.front import Front
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.log import Log
-from persistdict.maintenance import expire_all, keeper_of, run_once
+from persistdict.maintenance import expire_all, keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
 from persistdict.store import ABSENT, Receipt, Record, Store, Transaction
@@ -97,9 +97,11 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     (42, 1, ['answer'])
     """
 
+    _store: Store  # or what stands for it before opening and after closing
+
     def __init__(
         self,
-        database_path: str | os.PathLike[str],
+        database_path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         expiration_days: float = 0,
         key_serializer: Callable[[Any], str | bytes] | None = None,
         key_unserializer: Callable[[bytes], Any] | None = None,
@@ -120,7 +122,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     ) -> None:
         self._configure(
             Options(
-                cast(str, database_path), expiration_days, key_serializer, key_unserializer, key_size_limit,
+                database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
                 codec, allow_pickle, ttl, durability, clock,
             )
@@ -140,7 +142,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         self._front = Front(_cache(options.caching))
         self._fast_type = str if self._keys.plain else None  # keys of exactly this type are encoded in place
         self._write_lock = threading.RLock()
-        self._store: Store = cast(Store, _Unopened(self))
+        self._store = cast(Store, _Unopened(self))
         self._finalizer: Any = None
         _handles[id(self)] = self
 
@@ -154,7 +156,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                 if self._options.background_thread is True:
                     keeper_of(store).add(store, self._log, self._options.background_timeout)
                 elif self._options.background_thread is False:
-                    run_once(store, self._log, check=True)
+                    keeper_of(store).run_now(store, self._log)
             except BaseException:
                 store.close()
                 raise
@@ -557,7 +559,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
     def __repr__(self) -> str:
         """The first few entries, abbreviated."""
-        label = f"{type(self).__name__}({self._options.database_path!r}"
+        label = f"{type(self).__name__}({self._options.path!r}"
         try:
             shown = [f"{_repr.repr(key)}: {_repr.repr(value)}" for key, value in islice(self.items(), _SHOWN)]
             more = len(self) - len(shown)
@@ -606,7 +608,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     def _in_memory(self, other: Mapping[Any, Any]) -> PersistDict[K, V]:
         """A dictionary in memory with this one's options and the entries of `other`."""
         new = type(self).__new__(type(self))
-        new._configure(self._options._replace(database_path="memory://"), self._codec)
+        options = self._options._replace(database_path="memory://", background_thread="disabled")
+        new._configure(options, self._codec)
         new.update(other)
         return new
 
@@ -632,7 +635,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     @property
     def path(self) -> str:
         """The folder or URL."""
-        return self._options.database_path
+        return self._options.path
 
     @property
     def name(self) -> str:

@@ -162,10 +162,10 @@ class _Reader:
         if kind == NONE:
             return None
         if kind == TUPLE:
-            return self.tuple(depth)
+            return self.parts(depth)
         raise DecodeError(f"the bytes of a key hold the unknown type code {kind:#x}")
 
-    def tuple(self, depth: int) -> tuple[Any, ...]:
+    def parts(self, depth: int) -> tuple[Any, ...]:
         if depth == MAX_DEPTH:
             raise DecodeError("the bytes of a key nest tuples too deep")
         parts = []

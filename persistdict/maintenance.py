@@ -134,10 +134,17 @@ class Keeper:
         with self._lock:
             first = key not in self._checked
             self._checked.add(key)
+        self._run_once(store, log, lambda: not stop.wait(PAUSE), first)
+
+    def run_now(self, store: Store, log: Log) -> None:
+        """One round with an integrity pass, in the calling thread. What goes wrong is kept as in the background."""
+        self._run_once(store, log, _go_on, True)
+
+    def _run_once(self, store: Store, log: Log, proceed: Callable[[], bool], check: bool) -> None:
         try:
-            run_once(store, log, lambda: not stop.wait(PAUSE), check=first)
+            run_once(store, log, proceed, check=check)
         except ClosedError:
-            return  # closed meanwhile, in this or another thread; there is nothing to look after any more
+            return  # closed meanwhile by another thread; there is nothing to look after any more
         except Exception as error:
             self._error = error
             log.error(f"upkeep failed: {type(error).__name__}: {error}")

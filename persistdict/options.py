@@ -1,7 +1,5 @@
 """The options of a dictionary: checked once, kept for pickling, each with an effect."""
 
-from __future__ import annotations
-
 import os
 import re
 import time
@@ -37,7 +35,7 @@ def seconds(ttl: float | timedelta | None) -> float | None:
 class Options(NamedTuple):
     """What the constructor of PersistDict was given."""
 
-    database_path: str
+    database_path: str | bytes | os.PathLike[str] | os.PathLike[bytes]
     expiration_days: float = 0
     key_serializer: Callable[[Any], str | bytes] | None = None
     key_unserializer: Callable[[bytes], Any] | None = None
@@ -55,12 +53,9 @@ class Options(NamedTuple):
     durability: str = "commit"
     clock: Callable[[], float] = time.time
 
-    def checked(self) -> Options:
-        """These options, with the path as an absolute str. Raises TypeError or ValueError for impossible ones."""
-        path = os.fspath(self.database_path)
-        if not isinstance(path, str):
-            path = os.fsdecode(path)
-        if not path:
+    def checked(self) -> "Options":
+        """These options, with the path made absolute. Raises TypeError or ValueError for impossible ones."""
+        if not os.fspath(self.database_path):
             raise ValueError("database_path must name a folder")
         _number("expiration_days", self.expiration_days, at_least=0)
         _number("background_timeout", self.background_timeout, more_than=0)
@@ -78,12 +73,18 @@ class Options(NamedTuple):
         if self.durability != "commit":
             raise ValueError('durability must be "commit": every write is on the disk when it returns')
         seconds(self.ttl)
-        return self._replace(database_path=path if _SCHEME.fullmatch(path) else os.path.abspath(path))
+        return self._replace(database_path=self.path)
 
     @property
     def label(self) -> str:
         """What messages call the dictionary."""
-        return self.name or os.path.basename(self.database_path) or self.database_path
+        return self.name or os.path.basename(self.path) or self.path
+
+    @property
+    def path(self) -> str:
+        """The folder as an absolute path, or the URL."""
+        path = os.fsdecode(self.database_path)
+        return path if _SCHEME.fullmatch(path) else os.path.abspath(path)
 
     def make_keys(self) -> KeyCodec:
         return KeyCodec(self.key_serializer, self.key_unserializer)
@@ -113,11 +114,11 @@ def _number(option: str, value: Any, at_least: float | None = None, more_than: f
 def make_store(options: Options) -> Store:
     """Open the store that a path or a URL names. Engines are imported when they are used."""
     idle = options.expiration_days * SECONDS_PER_DAY or None
-    url = _SCHEME.fullmatch(options.database_path)
+    url = _SCHEME.fullmatch(options.path)
     if url is None:
         from persistdict.stores.lmdb import LmdbStore
 
-        return LmdbStore(options.database_path, key_size_limit=options.key_size_limit, idle=idle, clock=options.clock)
+        return LmdbStore(options.path, key_size_limit=options.key_size_limit, idle=idle, clock=options.clock)
     if url[1].lower() == "memory":
         from persistdict.stores.memory import MemoryStore
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 __all__ = ["ABSENT", "ANY", "Capability", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
 
@@ -76,6 +76,7 @@ class Receipt(NamedTuple):
     id: int
 
 
+@runtime_checkable
 class Moment(Protocol):
     """A snapshot, of which only the id is asked."""
 

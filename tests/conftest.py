@@ -1,4 +1,4 @@
-"""The whole package runs under beartype here: a wrong type anywhere fails the test that caused it."""
+"""The package runs under beartype here: a wrong type anywhere fails the test that caused it."""
 
 import gc
 import os
@@ -8,7 +8,10 @@ import pytest
 from beartype import BeartypeConf
 from beartype.claw import beartype_package
 
-beartype_package("persistdict", conf=BeartypeConf(is_pep484_tower=True))
+beartype_package(
+    "persistdict",
+    conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError),
+)
 
 
 def open_files() -> set[str]:

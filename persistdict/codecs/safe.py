@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from persistdict.errors import DecodeError, ValueTypeError
-
-if TYPE_CHECKING:
-    from persistdict.codecs.extensions import Tree
 
 __all__ = ["SafeCodec"]
 
@@ -50,10 +47,10 @@ class SafeCodec:
     name = "safe"
 
     def __init__(self) -> None:
-        self._made_tree: Tree | None = None
+        self._made_tree: Any = None
 
     @property
-    def _tree(self) -> Tree:
+    def _tree(self) -> Any:
         """Made when the first container is stored or read: its module is slow to import."""
         if self._made_tree is None:
             from persistdict.codecs.extensions import Tree

@@ -55,9 +55,6 @@ DATABASES: dict[str, dict[str, Any]] = {
     "info": {},
 }
 
-_registry: dict[tuple[int, int], Environment] = {}  # by device and inode of the data file
-_registry_lock = threading.RLock()
-
 
 class _NotOpen(lmdb.Error):
     """Raised in place of a transaction where the environment must be opened first (after a fork)."""
@@ -279,6 +276,10 @@ class Environment:
         self.lock = threading.RLock()
         self.writing = False
         self._forget(_raise_not_open)
+
+
+_registry: dict[tuple[int, int], Environment] = {}  # by device and inode of the data file
+_registry_lock = threading.RLock()
 
 
 class _Closed:

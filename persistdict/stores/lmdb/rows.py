@@ -13,8 +13,6 @@ Invariants, kept by every transaction: a seq is in `k` exactly once and in `e`; 
 says so, and in `x` under its deadline if and only if it has one; `a` holds nothing that `e` does not.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from functools import partial
