@@ -572,7 +572,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         return self._in_memory(self)
 
     @classmethod
-    def fromkeys(cls, iterable: Iterable[K], value: Any = None, /, *args: Any, **options: Any) -> PersistDict[K, Any]:
+    def fromkeys(cls, iterable: Iterable[Any], value: Any = None, /, *args: Any, **options: Any) -> Any:
         """A dictionary opened with `args` and `options`, as the constructor takes them, with the keys set to `value`.
 
         >>> PersistDict.fromkeys("ab", 0, "memory://") == {"a": 0, "b": 0}

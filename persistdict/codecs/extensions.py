@@ -27,6 +27,7 @@ import decimal
 import fractions
 import pathlib
 import struct
+import threading
 import uuid
 import zoneinfo
 from collections.abc import Callable
@@ -76,8 +77,8 @@ class Tree:
         """The bytes of any supported value. Raises ValueTypeError."""
         try:
             packed = ormsgpack.packb(value, self._extend, OPTIONS)
-        except TypeError as error:
-            _raise_refusal(error)
+        except TypeError:
+            _raise_lost_error()
             return self._pack_rebuilt(value)
         # The markers of binary data in MessagePack; a false alarm costs only the walk.
         if (b"\xc4" in packed or b"\xc5" in packed or b"\xc6" in packed) and _holds_buffer(value):
@@ -88,15 +89,28 @@ class Tree:
         try:
             return ormsgpack.packb(self._rebuilt(value), self._extend, OPTIONS)
         except (TypeError, RecursionError) as error:
-            _raise_refusal(error)
+            _raise_lost_error()
+            if isinstance(error, ValueTypeError):
+                raise
             raise ValueTypeError("the value is nested too deep, or contains itself") from error
 
     def unpack(self, blob: bytes) -> Any:
         """The value. Raises DecodeError, or ValueError for bytes that are no MessagePack."""
-        return ormsgpack.unpackb(blob, ext_hook=self._restore)
+        try:
+            return ormsgpack.unpackb(blob, ext_hook=self._restore)
+        except ValueError:
+            _raise_lost_error()
+            raise
 
     def _extend(self, value: Any) -> Ext:
         """Called by ormsgpack for every value that is not MessagePack's own."""
+        try:
+            return self._extension(value)
+        except BaseException as error:
+            _lost.error = error
+            raise
+
+    def _extension(self, value: Any) -> Ext:
         kind = type(value)
         encode = _ENCODERS.get(kind)
         if encode is not None:
@@ -145,6 +159,13 @@ class Tree:
 
     def _restore(self, code: int, data: bytes) -> Any:
         """Called by ormsgpack for every extension."""
+        try:
+            return self._restored(code, data)
+        except BaseException as error:
+            _lost.error = error
+            raise
+
+    def _restored(self, code: int, data: bytes) -> Any:
         decode = _DECODERS.get(code)
         if decode is not None:
             return decode(self, bytes(data))
@@ -163,12 +184,15 @@ class Tree:
         return decode_own(parts)
 
 
-def _raise_refusal(error: BaseException) -> None:
-    """Raise what `_extend` raised: ormsgpack chains it as the cause of an error of its own."""
-    if isinstance(error, ValueTypeError):
-        raise error
-    if error.__cause__ is not None:
-        raise error.__cause__
+# ormsgpack replaces whatever its hooks raise by an error of its own, even KeyboardInterrupt; here it is kept meanwhile.
+_lost = threading.local()
+
+
+def _raise_lost_error() -> None:
+    """Raise what a hook raised within the last call of ormsgpack, if it did."""
+    error = _lost.__dict__.pop("error", None)
+    if error is not None:
+        raise error from None
 
 
 def _holds_buffer(value: Any) -> bool:

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from persistdict.errors import DecodeError, ValueTypeError
+from persistdict.errors import DecodeError
 
 __all__ = ["SafeCodec"]
 
@@ -116,8 +116,8 @@ class SafeCodec:
                 return unpack_array(blob)
             if tag == SURROGATES:
                 return blob.decode("utf-8", "surrogatepass")
-        except (ValueTypeError, ValueError, struct.error, RecursionError) as error:
-            if isinstance(error, DecodeError):
-                raise
-            raise DecodeError(f"the bytes of the entry do not fit its tag {tag}") from error
+        except DecodeError:
+            raise
+        except Exception as error:  # whatever hostile bytes or the decode of a registered type can cause
+            raise DecodeError(f"the bytes of the entry cannot be decoded: {type(error).__name__}: {error}") from error
         raise DecodeError(f"the entry was not written by the codec 'safe' (its tag is {tag})")
