@@ -280,6 +280,10 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         """The number of entries. With `expiration_days`, entries that are over count until upkeep removes them."""
         return self._store.count()
 
+    def __bool__(self) -> bool:
+        """Whether there is any entry that is not over."""
+        return self._store.last() is not None
+
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """The entries of those keys that are there, from one snapshot, in the order asked.
 

@@ -34,6 +34,9 @@ class _View:
         """The dictionary, read-only."""
         return MappingProxyType(self._mapping)
 
+    def __bool__(self) -> bool:
+        return bool(self._mapping)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._mapping!r})"
 

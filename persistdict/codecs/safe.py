@@ -119,5 +119,5 @@ class SafeCodec:
         except DecodeError:
             raise
         except Exception as error:  # whatever hostile bytes or the decode of a registered type can cause
-            raise DecodeError(f"the bytes of the entry cannot be decoded: {type(error).__name__}: {error}") from error
+            raise DecodeError(f"the bytes of the entry cannot be decoded ({type(error).__name__})") from error
         raise DecodeError(f"the entry was not written by the codec 'safe' (its tag is {tag})")

@@ -3,17 +3,16 @@
 Each adapter takes a PersistDict or the path of one, and keeps its entries under tuples that begin with a name of its
 own, so that any number of adapters and other users may share one PersistDict:
 
-    PersistDictCache    ("langchain-llm", prompt, llm_string)          -> str: JSON by langchain_core.load
-    PersistDictStore    ("langchain-store", namespace, key)            -> bytes
-    CachedEmbeddings    ("langchain-embedding", namespace, text)       -> numpy array, float32, one dimension
-                        ("langchain-embedding", namespace, "query", text)   the same, for queries
+    PersistDictCache    ("langchain-llm", prompt, llm_string)                  -> str: JSON by langchain_core.load
+    PersistDictStore    ("langchain-store", namespace, key)                    -> bytes
+    CachedEmbeddings    ("langchain-embedding", namespace, text)               -> numpy array, float32, one dimension
+                        ("langchain-embedding", namespace, "query", text)         the same, for queries
 
-The texts are in the keys whole, not as digests: a store compares whole keys, so there is no collision to think of, and
-`list(d)` tells what is cached. Nothing here is ever pickled, and what is read makes only objects of listed classes.
+The texts are in the keys whole, not as digests: a store compares whole keys, so nothing can collide, and `list(d)`
+tells what is cached. Nothing is pickled, and what is read makes only objects of listed classes.
 
-Threads: any number may use one adapter. Processes: any number may use adapters on the same folder. Writes are atomic,
-and on the disk when they return. The async methods write in an executor; they read single entries in place, which
-takes microseconds, and many at once in an executor.
+Threads: any number may use one adapter. Processes: any number may use adapters on the same folder. Async methods read
+and write in an executor, but a single entry is read in place: that takes microseconds.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
-from types import TracebackType
 from typing import Any
 
 from persistdict.dictionary import PersistDict
@@ -41,6 +39,7 @@ try:
     from langchain_core.outputs import Generation
     from langchain_core.runnables import run_in_executor
     from langchain_core.stores import ByteStore
+    from numpy.typing import NDArray
     from pydantic import BaseModel
     from typing_extensions import Self
 except ImportError as missing:
@@ -51,32 +50,20 @@ except ImportError as missing:
 
 __all__ = ["GENERATIONS_AND_MESSAGES", "CachedEmbeddings", "PersistDictCache", "PersistDictStore"]
 
-Vector = numpy.ndarray[Any, Any]  # float32, one dimension
+Source = PersistDict[Any, Any] | str | os.PathLike[str]
+Vector = NDArray[numpy.float32]  # of one dimension
 Prefix = tuple[str, ...]
 
 LLM, STORE, EMBEDDING, QUERY = "langchain-llm", "langchain-store", "langchain-embedding", "query"
 BATCH = 512  # keys removed in one transaction, or fetched in one go
 
 GENERATIONS_AND_MESSAGES: tuple[type[Serializable], ...] = (
-    outputs.Generation,
-    outputs.GenerationChunk,
-    outputs.ChatGeneration,
-    outputs.ChatGenerationChunk,
-    messages.AIMessage,
-    messages.AIMessageChunk,
-    messages.HumanMessage,
-    messages.HumanMessageChunk,
-    messages.SystemMessage,
-    messages.SystemMessageChunk,
-    messages.ToolMessage,
-    messages.ToolMessageChunk,
-    messages.ChatMessage,
-    messages.ChatMessageChunk,
-    messages.FunctionMessage,
-    messages.FunctionMessageChunk,
-)
-"""The classes that PersistDictCache makes of what is stored, unless it is told others. Their constructors do nothing
-but take values."""
+    outputs.Generation, outputs.GenerationChunk, outputs.ChatGeneration, outputs.ChatGenerationChunk,
+    messages.AIMessage, messages.AIMessageChunk, messages.HumanMessage, messages.HumanMessageChunk,
+    messages.SystemMessage, messages.SystemMessageChunk, messages.ToolMessage, messages.ToolMessageChunk,
+    messages.ChatMessage, messages.ChatMessageChunk, messages.FunctionMessage, messages.FunctionMessageChunk,
+)  # fmt: skip
+"""The classes that PersistDictCache makes of what is stored. Their constructors do nothing but take values."""
 
 # `load` is marked beta: it warns once per process, at a call. Unwrapped it is the same function without the warning;
 # a filter for warnings around the call would change the filters of other threads meanwhile.
@@ -90,11 +77,19 @@ class _Adapter:
     a model was paid for an answer.
     """
 
-    def __init__(self, cache: PersistDict[Any, Any] | str | os.PathLike[str], sample: Any) -> None:
+    def __init__(self, cache: Source, sample: Any) -> None:
         self._opened_here = not isinstance(cache, PersistDict)
         self._dict: PersistDict[Any, Any] = cache if isinstance(cache, PersistDict) else PersistDict(cache)
-        if not self._opened_here:
-            _check_options(self._dict, sample)
+        if self._opened_here:
+            return
+        if self._dict._options.key_serializer is not None:
+            raise ValueError("the keys of a LangChain adapter are tuples: use a PersistDict without key_serializer")
+        try:
+            kept = self._dict.codec.decode(*self._dict.codec.encode(sample))
+        except Exception as error:  # a codec may be anybody's code
+            raise ValueTypeError(f"{type(self).__name__} stores values that this codec refuses") from error
+        if type(kept) is not type(sample):
+            raise ValueTypeError(f"{type(self).__name__} stores values that this codec returns as something else")
 
     def close(self) -> None:
         """Close the PersistDict if it was opened from a path by this adapter. May be called again."""
@@ -104,36 +99,18 @@ class _Adapter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __bool__(self) -> bool:
         """True, also when nothing is stored: callers ask `if cache:` to find out whether there is one."""
         return True
 
-    def _keys_below(self, prefix: Prefix) -> Iterator[Any]:
-        """The keys that consist of `prefix` and one or two more parts. Reads all keys of the PersistDict."""
+    def _own_keys(self, *prefix: str) -> Iterator[Any]:
+        """The keys of three str that begin with `prefix`. Reads all keys of the PersistDict."""
         for key in self._dict:
-            if isinstance(key, tuple) and key[: len(prefix)] == prefix:
+            if isinstance(key, tuple) and len(key) == 3 and key[: len(prefix)] == prefix and isinstance(key[2], str):
                 yield key
-
-
-def _check_options(cache: PersistDict[Any, Any], sample: Any) -> None:
-    if cache._options.key_serializer is not None:
-        raise ValueError("the keys of a LangChain adapter are tuples: use a PersistDict without key_serializer")
-    codec = cache.codec
-    try:
-        fits = type(codec.decode(*codec.encode(sample))) is type(sample)
-    except Exception as error:  # the codec may be anybody's code
-        raise ValueTypeError(_unfit(codec, sample)) from error
-    if not fits:
-        raise ValueTypeError(_unfit(codec, sample))
-
-
-def _unfit(codec: Any, sample: Any) -> str:
-    return f"this adapter stores {type(sample).__qualname__}, which the codec {codec.name!r} does not keep as it is"
 
 
 def _strings(texts: Iterable[str]) -> list[str]:
@@ -178,7 +155,7 @@ class PersistDictCache(_Adapter, BaseCache):
 
     def __init__(
         self,
-        cache: PersistDict[Any, Any] | str | os.PathLike[str],
+        cache: Source,
         *,
         ttl: float | timedelta | None = None,
         allowed_objects: Iterable[type[Serializable]] | None = None,
@@ -194,12 +171,8 @@ class PersistDictCache(_Adapter, BaseCache):
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """The answer of this model to this prompt, as new objects, or None. One read.
 
-        Args:
-            prompt: the prompt, as LangChain writes it.
-            llm_string: the model and its parameters, as LangChain writes them.
-
-        Raises DecodeError for an entry that is no answer or that holds other classes than the allowed ones; it stays
-        where it is, and nothing that it names is imported.
+        Raises DecodeError for an entry that is no answer or that names classes beside the allowed ones. It stays where
+        it is, and nothing that it names is imported.
         """
         text = self._dict.get((LLM, prompt, llm_string))
         return None if text is None else self._revived(text)
@@ -209,14 +182,9 @@ class PersistDictCache(_Adapter, BaseCache):
         return self.lookup(prompt, llm_string)
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
-        """Keep an answer; replaces one that is there. Atomic, durable; one write.
+        """Keep an answer; replaces one that is there. Atomic, durable; one write. `aupdate` does it in an executor.
 
-        Args:
-            prompt: the prompt, as LangChain writes it.
-            llm_string: the model and its parameters, as LangChain writes them.
-            return_val: the generations.
-
-        Raises ValueTypeError, and stores nothing, if they would not come back equal: they hold objects that LangChain
+        Raises ValueTypeError, and stores nothing, if it would not come back equal: it holds objects that LangChain
         cannot write as JSON, or that JSON changes (a tuple, a key of a dict that is no str), or classes that are not
         allowed. As everywhere in LangChain, a pydantic object in additional_kwargs["parsed"] comes back as a dict.
         """
@@ -226,25 +194,16 @@ class PersistDictCache(_Adapter, BaseCache):
         else:
             self._dict.set((LLM, prompt, llm_string), text, ttl=self._ttl)
 
-    async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
-        """As `update`, in an executor."""
-        await run_in_executor(None, self.update, prompt, llm_string, return_val)
-
     def clear(self, **kwargs: Any) -> None:
-        """Remove all answers, and nothing else that is in the PersistDict. Takes no arguments.
+        """Remove all answers, and nothing else that is in the PersistDict. `aclear` does it in an executor.
 
-        Reads all keys of the PersistDict. Atomic and durable for each 512 answers; answers that are stored meanwhile
-        stay.
+        Takes no arguments. Reads all keys of the PersistDict; atomic and durable for each 512 answers.
         """
         if kwargs:
             raise TypeError(f"clear() removes all answers and takes no arguments, not {', '.join(kwargs)}")
-        keys = self._keys_below((LLM,))
+        keys = self._own_keys(LLM)
         while batch := list(islice(keys, BATCH)):
             self._dict.delete_many(batch)
-
-    async def aclear(self, **kwargs: Any) -> None:
-        """As `clear`, in an executor."""
-        await run_in_executor(None, self.clear, **kwargs)
 
     def _written(self, generations: Sequence[Generation]) -> str:
         """The JSON of an answer, which was read back and compared: what JSON or LangChain lose, is noticed here."""
@@ -262,12 +221,8 @@ class PersistDictCache(_Adapter, BaseCache):
         if not isinstance(text, str):
             raise DecodeError(f"an answer of a language model is stored as str, not {type(text).__qualname__}")
         try:
-            found = _load(
-                json.loads(text),
-                allowed_objects=self._allowed,
-                valid_namespaces=self._namespaces,
-                secrets_from_env=False,
-            )
+            tree, namespaces = json.loads(text), self._namespaces
+            found = _load(tree, allowed_objects=self._allowed, valid_namespaces=namespaces, secrets_from_env=False)
         except Exception as error:  # constructors are called with what is in the file, and may raise anything
             raise DecodeError("a stored answer of a language model is not made of allowed classes") from error
         if not isinstance(found, list) or not all(isinstance(generation, Generation) for generation in found):
@@ -313,7 +268,7 @@ class PersistDictStore(_Adapter, ByteStore):
     ['b']
     """
 
-    def __init__(self, cache: PersistDict[Any, Any] | str | os.PathLike[str], *, namespace: str = "") -> None:
+    def __init__(self, cache: Source, *, namespace: str = "") -> None:
         if not isinstance(namespace, str):
             raise TypeError("namespace must be a str")
         self._prefix = (STORE, namespace)
@@ -356,9 +311,9 @@ class PersistDictStore(_Adapter, ByteStore):
 
         Holds no lock and no snapshot; the store may be changed meanwhile.
         """
-        for key in self._keys_below(self._prefix):
-            if key[-1].startswith(prefix or ""):
-                yield key[-1]
+        for key in self._own_keys(*self._prefix):
+            if key[2].startswith(prefix or ""):
+                yield key[2]
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """As `yield_keys`; 512 at a time are fetched in an executor."""
@@ -388,10 +343,6 @@ class CachedEmbeddings(_Adapter, Embeddings):
         ValueTypeError: if the PersistDict has a codec that cannot keep numpy arrays.
         ValueError, TypeError: for impossible options; and what PersistDict raises if a path cannot be opened.
 
-    Attributes:
-        hits: texts that were answered without the model, from the cache or as a repetition within one call.
-        misses: texts that the model embedded. Both count since this object was made.
-
     Vectors are stored as float32. What is answered is always what float32 keeps of the model's numbers, so a text has
     the same vector whether it was cached or not. Threads and processes: any number; two that miss the same text at
     the same time may both compute it.
@@ -407,7 +358,7 @@ class CachedEmbeddings(_Adapter, Embeddings):
     def __init__(
         self,
         underlying: Embeddings,
-        cache: PersistDict[Any, Any] | str | os.PathLike[str],
+        cache: Source,
         *,
         namespace: str,
         query_namespace: str | None = None,
@@ -425,9 +376,8 @@ class CachedEmbeddings(_Adapter, Embeddings):
         # One part more than any key of documents has: no query can be taken for a document.
         self._queries: Prefix = (*self._documents, QUERY) if query_namespace is None else (EMBEDDING, query_namespace)
         self._batch_size = batch_size
-        self._count_lock = threading.Lock()  # guards the two counters
-        self.hits = 0
-        self.misses = 0
+        # By thread, so that each changes only its own and no lock is needed, which a fork could leave locked.
+        self._counts: dict[int, tuple[int, int]] = {}
         super().__init__(cache, numpy.zeros(1, numpy.float32))
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -437,80 +387,75 @@ class CachedEmbeddings(_Adapter, Embeddings):
         nothing of that batch stored, if the model returns too few or too many vectors, or something else.
         """
         texts = _strings(texts)
-        vectors = self._find(texts)
-        missing = self._missing(texts, vectors)
+        vectors, missing = self._read(self._documents, texts)
         for batch in missing:
-            vectors.update(self._keep(batch, self._underlying.embed_documents(batch)))
-        return self._answer(texts, vectors, missing)
+            vectors.update(self._keep(self._documents, batch, self._underlying.embed_documents(batch)))
+        return _as_lists(vectors, texts)
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """As `embed_documents`, with the async method of the model; the store is read and written in an executor."""
         texts = _strings(texts)
-        vectors = await run_in_executor(None, self._find, texts)
-        missing = self._missing(texts, vectors)
+        vectors, missing = await run_in_executor(None, self._read, self._documents, texts)
         for batch in missing:
             computed = await self._underlying.aembed_documents(batch)
-            vectors.update(await run_in_executor(None, self._keep, batch, computed))
-        return await run_in_executor(None, self._answer, texts, vectors, missing)
+            vectors.update(await run_in_executor(None, self._keep, self._documents, batch, computed))
+        return await run_in_executor(None, _as_lists, vectors, texts)
 
     def embed_query(self, text: str) -> list[float]:
         """The vector of a query. One read; if it is not cached, one call of the model and one write.
 
         Raises KeyTypeError and ValueError as `embed_documents`.
         """
-        vector = self._find_query(text)
-        return self._keep_query(text, self._underlying.embed_query(text)) if vector is None else vector
+        vectors, missing = self._read(self._queries, _strings([text]))
+        if missing:
+            vectors = self._keep(self._queries, [text], [self._underlying.embed_query(text)])
+        return _as_lists(vectors, [text])[0]
 
     async def aembed_query(self, text: str) -> list[float]:
         """As `embed_query`, with the async method of the model; a cached query is answered in place."""
-        vector = self._find_query(text)
-        if vector is None:
-            computed = await self._underlying.aembed_query(text)
-            vector = await run_in_executor(None, self._keep_query, text, computed)
-        return vector
+        vectors, missing = self._read(self._queries, _strings([text]))
+        if missing:
+            computed = [await self._underlying.aembed_query(text)]
+            vectors = await run_in_executor(None, self._keep, self._queries, [text], computed)
+        return _as_lists(vectors, [text])[0]
 
-    def _find(self, texts: list[str]) -> dict[str, Vector]:
-        found = self._dict.get_many([(*self._documents, text) for text in texts])
-        return {key[-1]: _checked(vector) for key, vector in found.items()}
-
-    def _missing(self, texts: list[str], found: dict[str, Vector]) -> list[list[str]]:
-        """The distinct texts that are not cached, in batches."""
-        missing = [text for text in dict.fromkeys(texts) if text not in found]
+    def _read(self, prefix: Prefix, texts: list[str]) -> tuple[dict[str, Vector], list[list[str]]]:
+        """The vectors that are cached, and the distinct texts of the others, in batches."""
+        found = self._dict.get_many([(*prefix, text) for text in texts])
+        vectors = {key[-1]: _checked(vector) for key, vector in found.items()}
+        missing = [text for text in dict.fromkeys(texts) if text not in vectors]
+        self._count(len(texts) - len(missing), 0)
         size = self._batch_size or len(missing) or 1
-        return [missing[start : start + size] for start in range(0, len(missing), size)]
+        return vectors, [missing[start : start + size] for start in range(0, len(missing), size)]
 
-    def _keep(self, texts: list[str], computed: Any) -> dict[str, Vector]:
+    def _keep(self, prefix: Prefix, texts: list[str], computed: Any) -> dict[str, Vector]:
         """Store what the model computed, in one transaction; gives it back as it was stored."""
         if len(computed) != len(texts):
             raise ValueError(f"the model returned {len(computed)} vectors for {len(texts)} texts; none was stored")
         vectors = {text: _rounded(vector) for text, vector in zip(texts, computed, strict=True)}
-        self._dict.set_many(((*self._documents, text), vector) for text, vector in vectors.items())
+        self._dict.set_many(((*prefix, text), vector) for text, vector in vectors.items())
         self._count(0, len(texts))
         return vectors
 
-    def _answer(self, texts: list[str], vectors: dict[str, Vector], missing: list[list[str]]) -> list[list[float]]:
-        self._count(len(texts) - sum(map(len, missing)), 0)
-        return [vectors[text].tolist() for text in texts]  # a list of its own also for a repeated text
-
-    def _find_query(self, text: str) -> list[float] | None:
-        _strings([text])
-        stored = self._dict.get((*self._queries, text))
-        if stored is None:
-            return None
-        vector = _checked(stored)
-        self._count(1, 0)
-        return vector.tolist()
-
-    def _keep_query(self, text: str, computed: Any) -> list[float]:
-        vector = _rounded(computed)
-        self._dict[(*self._queries, text)] = vector
-        self._count(0, 1)
-        return vector.tolist()
-
     def _count(self, hits: int, misses: int) -> None:
-        with self._count_lock:
-            self.hits += hits
-            self.misses += misses
+        thread = threading.get_ident()
+        hits_before, misses_before = self._counts.get(thread, (0, 0))
+        self._counts[thread] = (hits_before + hits, misses_before + misses)
+
+    @property
+    def hits(self) -> int:
+        """Texts that were found in the cache, or repeated another of the same call; since this object was made."""
+        return sum(hits for hits, _ in list(self._counts.values()))
+
+    @property
+    def misses(self) -> int:
+        """Texts that the model embedded; since this object was made."""
+        return sum(misses for _, misses in list(self._counts.values()))
+
+
+def _as_lists(vectors: dict[str, Vector], texts: list[str]) -> list[list[float]]:
+    """One list for each text, also for a repeated one: the caller may change them."""
+    return [vectors[text].tolist() for text in texts]
 
 
 def _rounded(vector: Any) -> Vector:
