@@ -36,7 +36,7 @@ from persistdict.log import Log
 from persistdict.maintenance import expire_all, keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
-from persistdict.store import ABSENT, Receipt, Record, Store, Transaction
+from persistdict.store import ABSENT, Record, Store, Transaction
 
 __all__ = ["PersistDict"]
 
@@ -244,9 +244,9 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         tag, blob, seq, until, stamp = found
         value = self._codec.decode(tag, blob)
         if type(value) in IMMUTABLE:
-            front.admit(kept_as, (value, None, seq, stamp, until), len(blob))
+            front.admit(kept_as, (value, None, seq, stamp, until), len(kb) + len(blob))
         else:
-            front.admit(kept_as, (blob, tag, seq, stamp, until), len(blob))
+            front.admit(kept_as, (blob, tag, seq, stamp, until), len(kb) + len(blob))
         return value  # type: ignore[no-any-return]
 
     def _locate(self, key: object) -> tuple[Any, bytes, bytes]:
@@ -285,7 +285,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         return self._store.last() is not None
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """The entries of those keys that are there, from one snapshot, in the order asked.
+        """The entries of those keys that are there, from one snapshot, in the order asked; not through the cache.
 
         >>> d = PersistDict("memory://")
         >>> d.set_many({"a": 1, "b": 2})
@@ -379,11 +379,11 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             try:
                 front.writing = True
                 receipt = self._store.put(kb, hint, tag, blob, self._ttl if ttl is _MISSING else ttl)
-                seq, _, until, commit = cast(Receipt, receipt)
+                seq, _, until, commit = receipt  # type: ignore[misc] # only a condition gives None
                 if self._exact and type(value) in IMMUTABLE:
-                    front.wrote(commit, kept_as, (value, None, seq, commit, until), len(blob))
+                    front.wrote(commit, kept_as, (value, None, seq, commit, until), len(kb) + len(blob))
                 else:
-                    front.wrote(commit, kept_as, (blob, tag, seq, commit, until), len(blob))
+                    front.wrote(commit, kept_as, (blob, tag, seq, commit, until), len(kb) + len(blob))
             finally:
                 front.writing = False
 
@@ -395,7 +395,10 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             value: the value.
             ttl: seconds or timedelta after which the entry is absent; None for never; default that of the handle.
         """
-        self.__setitem__(key, value, ttl if ttl is _MISSING else seconds(ttl))
+        if ttl is _MISSING:
+            self[key] = value
+        else:
+            PersistDict.__setitem__(self, key, value, seconds(ttl))
 
     def __delitem__(self, key: K) -> None:
         kept_as, kb, _ = self._locate(key)
@@ -451,7 +454,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             with self._writing() as front:
                 receipt = self._store.put(kb, hint, tag, blob, self._ttl, ABSENT)
                 if receipt is not None:
-                    front.wrote(receipt.id, kept_as, (blob, tag, receipt.seq, receipt.id, receipt.expires_at))
+                    copy = (blob, tag, receipt.seq, receipt.id, receipt.expires_at)
+                    front.wrote(receipt.id, kept_as, copy, len(kb) + len(blob))
                     return default
 
     def update(self, other: Any = (), /, **kwargs: V) -> None:

@@ -28,12 +28,14 @@ import contextlib
 import os
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
 __all__ = ["Front"]
 
 Copy = tuple[Any, "int | None", bytes, int, "float | None"]
+MAX_ENTRIES = 128  # of the default cache
 LARGEST = 32 * 1024  # bytes of an encoded value that the default cache keeps; a store reads larger ones fast enough
 ADMIT_ONE_IN = 8  # misses of a full default cache; keeps a scan over everything from costing twice
 
@@ -55,22 +57,20 @@ class Front:
         self.writing = False  # guarded by the dictionary's write lock
         self._misses = 0
         self._own = object()  # tells our keys from others' in a cache that the caller shares between dictionaries
-        self._cache: MutableMapping[Any, Any] | None = None
-        self._lru = cache == "lru"
-        if self._lru:
+        self._cache: MutableMapping[Any, Any] | None = None  # the caller's
+        self._entries: OrderedDict[Any, Copy] | None = None  # of the default cache
+        self.promote = bool
+        if cache == "lru":
             from persistdict.lru import FastLRUCache128
 
-            lru = FastLRUCache128()
-            self._cache = lru
-            self.lookup = lru.entries.get
-            self.promote = lru.entries.move_to_end
+            self._entries = FastLRUCache128().entries
+            self.lookup = self._entries.get
+            self.promote = self._entries.move_to_end
         elif cache is None or isinstance(cache, str):
             self.lookup = {}.get
-            self.promote = bool
         else:
             self._cache = cache
             self.lookup = self._lookup_locked
-            self.promote = bool
         _fronts[id(self)] = self
 
     def _lookup_locked(self, key: Any) -> Copy | None:
@@ -79,8 +79,6 @@ class Front:
 
     def admit(self, key: Any, copy: Copy, size: int) -> None:
         """Keep what was read at the snapshot `copy[3]`, if that is still what `mark` stands for."""
-        if self._cache is None:
-            return
         with self.lock:
             stamp = copy[3]
             if stamp != self.mark:
@@ -88,36 +86,51 @@ class Front:
                     return
                 self.floor = stamp
                 self.mark = stamp
-            if self._lru and len(self._cache) >= 128 and key not in self._cache:
+            entries = self._entries
+            if entries is None:
+                if self._cache is not None:
+                    self._keep(key, copy)
+                return
+            if len(entries) >= MAX_ENTRIES and key not in entries:
                 self._misses += 1
                 if self._misses % ADMIT_ONE_IN:
                     return
-            self._keep(key, copy, size)
+            if size < LARGEST:
+                entries[key] = copy
+                entries.move_to_end(key)
+                if len(entries) > MAX_ENTRIES:
+                    entries.popitem(last=False)
 
     def wrote(self, commit: int, key: Any, copy: Copy | None, size: int = 0) -> None:
         """Account for our own commit: `copy` is what the key holds now, None for nothing (or: do not keep it)."""
-        if self._cache is None:
-            return
         with self.lock:
             if commit <= self.mark:  # a reader has seen a later, foreign commit
                 return
-            if copy is None:
-                self._drop(key)
+            entries = self._entries
+            if entries is None:
+                if self._cache is not None:
+                    self._keep(key, copy)
+            elif copy is None or size >= LARGEST:
+                entries.pop(key, None)
             else:
-                self._keep(key, copy, size)
+                entries[key] = copy
+                entries.move_to_end(key)
+                if len(entries) > MAX_ENTRIES:
+                    entries.popitem(last=False)
             if self.mark != commit - 1:
                 self.floor = commit
             self.mark = commit
 
     def wrote_many(self, commit: int, keys: list[Any]) -> None:
         """Account for our own commit that changed these keys; their copies are dropped."""
-        if self._cache is None:
-            return
         with self.lock:
             if commit <= self.mark:
                 return
             for key in keys:
-                self._drop(key)
+                if self._entries is not None:
+                    self._entries.pop(key, None)
+                elif self._cache is not None:
+                    self._keep(key, None)
             if self.mark != commit - 1:
                 self.floor = commit
             self.mark = commit
@@ -126,26 +139,17 @@ class Front:
         """Forget all copies."""
         with self.lock:
             self.floor = self.mark = -1
-            if self._lru:
-                self._cache.clear()  # type: ignore[union-attr]
+            if self._entries is not None:
+                self._entries.clear()
             self._own = object()  # the copies in a cache of the caller cannot be found any more, and age out
 
-    def _keep(self, key: Any, copy: Copy, size: int) -> None:
-        cache = self._cache
-        assert cache is not None
-        if not self._lru:
+    def _keep(self, key: Any, copy: Copy | None) -> None:
+        """Put a copy into the caller's cache, or take it out."""
+        assert self._cache is not None
+        self._cache.pop((self._own, key), None)
+        if copy is not None:
             with contextlib.suppress(ValueError):  # cachetools: larger than the whole cache
-                cache[(self._own, key)] = copy
-                return
-            self._drop(key)
-        elif size < LARGEST:
-            cache[key] = copy
-        else:
-            cache.pop(key, None)
-
-    def _drop(self, key: Any) -> None:
-        if self._cache is not None:
-            self._cache.pop(key if self._lru else (self._own, key), None)
+                self._cache[(self._own, key)] = copy
 
 
 _fronts: weakref.WeakValueDictionary[int, Front] = weakref.WeakValueDictionary()

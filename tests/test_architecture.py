@@ -34,7 +34,7 @@ def modules() -> dict[str, Path]:
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
-        if name not in ("stores", "integrations"):
+        if name not in ("stores", "integrations"):  # empty packages
             found[name] = path
     return found
 
@@ -77,10 +77,10 @@ def test_there_is_no_import_cycle():
 
 
 def test_modules_stay_small():
-    """A module has at most 300 lines; the facade may have more."""
+    """A module has about 300 lines at most; the facade may have more."""
     for name, path in modules().items():
         if name != "dictionary":
-            assert len(path.read_text().splitlines()) <= 400, name
+            assert len(path.read_text().splitlines()) <= 330, name
 
 
 def test_optional_packages_are_not_imported_before_use():

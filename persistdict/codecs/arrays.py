@@ -49,14 +49,14 @@ def _restore(description: Any) -> numpy.dtype[Any]:
     return dtype
 
 
-def pack_array(array: numpy.ndarray[Any, Any]) -> bytes:
+def pack_array(array: numpy.ndarray[Any, numpy.dtype[Any]]) -> bytes:
     """The bytes of an array. Raises ValueTypeError for dtypes that hold objects."""
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     header = ormsgpack.packb((_describe(array.dtype), array.shape, fortran))
     return b"".join((len(header).to_bytes(2, "little"), header, array.tobytes("F" if fortran else "C")))
 
 
-def unpack_array(blob: bytes) -> numpy.ndarray[Any, Any]:
+def unpack_array(blob: bytes) -> numpy.ndarray[Any, numpy.dtype[Any]]:
     """The array, writable and the caller's own. Raises DecodeError or ValueError for bytes that are no array."""
     start = 2 + int.from_bytes(blob[:2], "little")
     description, shape, fortran = ormsgpack.unpackb(blob[2:start])
@@ -66,7 +66,7 @@ def unpack_array(blob: bytes) -> numpy.ndarray[Any, Any]:
             raise DecodeError("a stored array has data but no elements")
         return numpy.zeros(shape, dtype, "F" if fortran else "C")
     flat = numpy.frombuffer(blob, dtype, offset=start)
-    array: numpy.ndarray[Any, Any] = flat.reshape(shape, order="F" if fortran else "C").copy("K")
+    array: numpy.ndarray[Any, numpy.dtype[Any]] = flat.reshape(shape, order="F" if fortran else "C").copy("K")
     return array
 
 

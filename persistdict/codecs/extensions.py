@@ -31,6 +31,7 @@ import threading
 import uuid
 import zoneinfo
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ormsgpack
@@ -38,7 +39,7 @@ from ormsgpack import Ext
 
 from persistdict.errors import DecodeError, ValueTypeError
 
-__all__ = ["Tree"]
+__all__ = ["Tree", "raise_lost_error"]
 
 OPTIONS = (
     ormsgpack.OPT_PASSTHROUGH_BIG_INT
@@ -57,11 +58,16 @@ _LEAVES = frozenset((str, int, float, bool, type(None)))
 
 
 class Tree:
-    """Packs and unpacks values, with the types that were registered."""
+    """Packs and unpacks values, with the types that were registered.
+
+    `packb` and `unpackb` are the plain calls of ormsgpack, for a caller that deals with the rest itself.
+    """
 
     def __init__(self) -> None:
         self._encoders: dict[type, tuple[str, Callable[[Any], Any]]] = {}
         self._decoders: dict[str, Callable[[Any], Any]] = {}
+        self.packb: Callable[[Any], bytes] = partial(ormsgpack.packb, default=self._extend, option=OPTIONS)
+        self.unpackb: Callable[[bytes], Any] = partial(ormsgpack.unpackb, ext_hook=self._restore)
 
     def register(self, cls: type, encode: Callable[[Any], Any], decode: Callable[[Any], Any], name: str) -> None:
         """Store instances of `cls` under `name`. Raises ValueError if the name is taken by another class."""
@@ -76,20 +82,24 @@ class Tree:
     def pack(self, value: Any) -> bytes:
         """The bytes of any supported value. Raises ValueTypeError."""
         try:
-            packed = ormsgpack.packb(value, self._extend, OPTIONS)
+            packed = self.packb(value)
         except TypeError:
-            _raise_lost_error()
-            return self._pack_rebuilt(value)
-        # The markers of binary data in MessagePack; a false alarm costs only the walk.
-        if (b"\xc4" in packed or b"\xc5" in packed or b"\xc6" in packed) and _holds_buffer(value):
-            return self._pack_rebuilt(value)
-        return packed
+            return self.repack(value)
+        return self.repack(value) if self.changed(value, packed) else packed
 
-    def _pack_rebuilt(self, value: Any) -> bytes:
+    @staticmethod
+    def changed(value: Any, packed: bytes) -> bool:
+        """Whether `packb` has made bytes of a bytearray or a memoryview."""
+        # The markers of binary data in MessagePack; a false alarm costs only the walk.
+        return (b"\xc4" in packed or b"\xc5" in packed or b"\xc6" in packed) and _holds_buffer(value)
+
+    def repack(self, value: Any) -> bytes:
+        """Pack what `packb` refused or changed; raises what it refused for good as ValueTypeError."""
+        raise_lost_error()
         try:
-            return ormsgpack.packb(self._rebuilt(value), self._extend, OPTIONS)
+            return self.packb(self._rebuilt(value))
         except (TypeError, RecursionError) as error:
-            _raise_lost_error()
+            raise_lost_error()
             if isinstance(error, ValueTypeError):
                 raise
             raise ValueTypeError("the value is nested too deep, or contains itself") from error
@@ -97,9 +107,9 @@ class Tree:
     def unpack(self, blob: bytes) -> Any:
         """The value. Raises DecodeError, or ValueError for bytes that are no MessagePack."""
         try:
-            return ormsgpack.unpackb(blob, ext_hook=self._restore)
+            return self.unpackb(blob)
         except ValueError:
-            _raise_lost_error()
+            raise_lost_error()
             raise
 
     def _extend(self, value: Any) -> Ext:
@@ -154,7 +164,7 @@ class Tree:
             if all(type(key) is str and key.isascii() for key in value):
                 return {key: self._rebuilt(item, depth + 1) for key, item in value.items()}
             flat = [self._rebuilt(part, depth + 1) for pair in value.items() for part in pair]
-            return Ext(DICT, ormsgpack.packb(flat, self._extend, OPTIONS))
+            return Ext(DICT, self.packb(flat))
         return value
 
     def _restore(self, code: int, data: bytes) -> Any:
@@ -188,7 +198,7 @@ class Tree:
 _lost = threading.local()
 
 
-def _raise_lost_error() -> None:
+def raise_lost_error() -> None:
     """Raise what a hook raised within the last call of ormsgpack, if it did."""
     error = _lost.__dict__.pop("error", None)
     if error is not None:

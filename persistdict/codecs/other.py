@@ -56,9 +56,18 @@ class JsonCodec(_OneTag):
         try:
             return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
         except UnicodeEncodeError:
-            return json.dumps(value, separators=(",", ":")).encode()
+            return self._dump_surrogates(value)
         except (ValueError, RecursionError) as error:
             raise ValueTypeError("the value is nested too deep, or contains itself") from error
+
+    def _dump_surrogates(self, value: Any) -> bytes:
+        """Lone surrogates are written as escapes; two of them side by side would come back as one character."""
+        data = json.dumps(value, separators=(",", ":")).encode()
+        if json.dumps(json.loads(data), separators=(",", ":"), ensure_ascii=False) != json.dumps(
+            value, separators=(",", ":"), ensure_ascii=False
+        ):
+            raise ValueTypeError("JSON would join two surrogates of a str to one character")
+        return data
 
     def _load(self, blob: bytes) -> Any:
         try:

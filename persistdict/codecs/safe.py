@@ -47,16 +47,14 @@ class SafeCodec:
     name = "safe"
 
     def __init__(self) -> None:
-        self._made_tree: Any = None
+        self._tree: Any = None  # made for the first container, because its module is slow to import
 
-    @property
-    def _tree(self) -> Any:
-        """Made when the first container is stored or read: its module is slow to import."""
-        if self._made_tree is None:
-            from persistdict.codecs.extensions import Tree
+    def _make_tree(self) -> Any:
+        from persistdict.codecs.extensions import Tree
 
-            self._made_tree = Tree()
-        return self._made_tree
+        if self._tree is None:
+            self._tree = Tree()
+        return self._tree
 
     def register(
         self, cls: type[T], encode: Callable[[T], Any], decode: Callable[[Any], T], *, name: str | None = None
@@ -69,7 +67,7 @@ class SafeCodec:
             decode: the inverse. Is called with what is in the file: let it check what it gets.
             name: what is stored for the class, default its module and qualified name. It must never change.
         """
-        self._tree.register(cls, encode, decode, name or f"{cls.__module__}.{cls.__qualname__}")
+        (self._tree or self._make_tree()).register(cls, encode, decode, name or f"{cls.__module__}.{cls.__qualname__}")
 
     def encode(self, value: Any) -> tuple[int, bytes]:
         """The tag and the bytes. Raises ValueTypeError for a type that could not come back as it is."""
@@ -93,7 +91,14 @@ class SafeCodec:
             from persistdict.codecs.arrays import pack_array
 
             return ARRAY, pack_array(value)
-        return TREE, self._tree.pack(value)
+        tree = self._tree or self._make_tree()
+        try:
+            packed = tree.packb(value)
+        except TypeError:
+            return TREE, tree.repack(value)
+        if b"\xc4" in packed or b"\xc5" in packed or b"\xc6" in packed:  # binary data, perhaps
+            packed = tree.pack(value)
+        return TREE, packed
 
     def decode(self, tag: int, blob: bytes) -> Any:
         """The value. Raises DecodeError for a tag or bytes that this codec did not write."""
@@ -101,7 +106,7 @@ class SafeCodec:
             if tag == STR:
                 return blob.decode()
             if tag == TREE:
-                return self._tree.unpack(blob)
+                return (self._tree or self._make_tree()).unpackb(blob)
             if tag == BYTES:
                 return blob
             if tag == INT:
@@ -119,5 +124,19 @@ class SafeCodec:
         except DecodeError:
             raise
         except Exception as error:  # whatever hostile bytes or the decode of a registered type can cause
+            if tag == TREE:
+                self._raise_if_ours()
             raise DecodeError(f"the bytes of the entry cannot be decoded ({type(error).__name__})") from error
         raise DecodeError(f"the entry was not written by the codec 'safe' (its tag is {tag})")
+
+    @staticmethod
+    def _raise_if_ours() -> None:
+        """Raise what was raised within ormsgpack, if it says more than that something went wrong."""
+        from persistdict.codecs.extensions import raise_lost_error
+
+        try:
+            raise_lost_error()
+        except (DecodeError, KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except Exception:
+            return

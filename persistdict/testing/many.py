@@ -1,0 +1,128 @@
+"""The contract for iteration and transactions."""
+
+from __future__ import annotations
+
+import pytest
+
+from persistdict.errors import NestedWriteError
+from persistdict.store import Capability, Transaction
+from persistdict.testing.base import StoreTests, kbs, key
+
+__all__ = ["ManyTests"]
+
+
+class ManyTests(StoreTests):
+    """What holds for many entries at once."""
+
+    # Iteration
+
+    @pytest.mark.parametrize("total", [0, 1, 511, 512, 513, 1500])
+    def test_a_scan_yields_every_entry_once_in_order(self, total: int) -> None:
+        store, other = self.pair()
+        order = [(number * 7919) % total for number in range(total)] if total != 7919 else []
+        store.update(lambda txn: [txn.put(key(number), b"", 1, b"v%d" % number) for number in order])
+        expected = list(dict.fromkeys(key(number) for number in order))
+        assert kbs(other.scan()) == expected
+        assert kbs(other.scan(reverse=True)) == expected[::-1]
+        assert all(record.blob == b"" for record in other.scan(values=False))
+        if Capability.ORDERED in other.capabilities:
+            assert kbs(other.scan(by_key=True)) == sorted(expected)
+            assert kbs(other.scan(by_key=True, reverse=True)) == sorted(expected, reverse=True)
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_a_scan_by_key_keeps_to_its_range(self, reverse: bool) -> None:
+        store = self.store()
+        store.update(lambda txn: [txn.put(key(number), b"", 1, b"v") for number in range(1200)])
+        for start, stop in [(0, 1200), (5, 6), (5, 5), (600, 3000), (511, 1025)]:
+            expected = [key(number) for number in range(start, min(stop, 1200))]
+            found = kbs(store.scan(by_key=True, start=key(start), stop=key(stop), reverse=reverse))
+            assert found == (expected[::-1] if reverse else expected)
+
+    @pytest.mark.parametrize("by_key", [False, True])
+    def test_a_scan_survives_every_change_while_it_runs(self, by_key: bool) -> None:
+        """What stays is yielded once, what is added meanwhile is not, and no lock is held between two items."""
+        store, other = self.pair()
+        store.update(lambda txn: [txn.put(key(2 * number), b"", 1, b"v") for number in range(1500)])
+        seen = []
+        for count, record in enumerate(store.scan(by_key=by_key)):
+            seen.append(record.kb)
+            if count % 100 == 0:
+                other.put(key(2 * count + 1), b"", 1, b"new")
+                other.put(record.kb, b"", 1, b"again" * 100)
+                other.delete(key(2 * (1499 - count // 100)))
+        assert len(seen) == len(set(seen))
+        assert set(seen) >= {key(2 * number) for number in range(1400)}
+        assert not {kb for kb in seen if int(kb[4:]) % 2}
+
+    def test_get_many_answers_in_the_order_asked(self) -> None:
+        store = self.store()
+        store.put(key(1), b"", 1, b"a")
+        store.put(key(2), b"", 1, b"b")
+        found = store.get_many([key(2), key(3), key(1), key(2)])
+        assert [record and record.blob for record in found] == [b"b", None, b"a", b"b"]
+
+    # Transactions
+
+    def test_a_transaction_reads_its_own_writes(self) -> None:
+        store = self.store()
+
+        def work(txn: Transaction) -> list[bytes | None]:
+            txn.put(key(1), b"", 1, b"a" * 9000)
+            txn.put(key(1), b"", 1, b"b")
+            first = txn.get(key(1))
+            txn.delete(key(1))
+            second = txn.get(key(1))
+            txn.put(key(1), b"", 1, b"c" * 40_000)
+            txn.put(key(1), b"", 1, b"d")
+            return [first and first.blob, second and second.blob]
+
+        assert store.update(work) == [b"b", None]
+        assert store.read(key(1))[1] == b"d"  # type: ignore[index]
+
+    def test_a_transaction_that_raises_changes_nothing(self) -> None:
+        store, other = self.pair()
+        store.put(key(1), b"", 1, b"a")
+        store.put(key(2), b"", 1, b"b")
+        before = store.begin().id()
+
+        def work(txn: Transaction) -> None:
+            txn.delete(key(1))
+            txn.put(key(2), b"", 1, b"changed")
+            txn.put(key(3), b"", 1, b"new" * 20_000)
+            txn.set_info("name", "text")
+            txn.clear()
+            raise RuntimeError("no")
+
+        with pytest.raises(RuntimeError, match="no"):
+            store.update(work)
+        assert [(record.kb, record.blob) for record in other.scan()] == [(key(1), b"a"), (key(2), b"b")]
+        assert store.info().get("name") is None
+        assert store.begin().id() == before
+
+    def test_a_write_within_a_write_is_refused_and_harms_nothing(self) -> None:
+        store = self.store()
+
+        def work(txn: Transaction) -> None:
+            txn.put(key(1), b"", 1, b"a")
+            with pytest.raises(NestedWriteError):
+                store.put(key(2), b"", 1, b"b")
+
+        store.update(work)
+        assert kbs(store.scan()) == [key(1)]
+        assert store.put(key(2), b"", 1, b"b") is not None
+
+    def test_clear_removes_everything_and_the_store_goes_on(self) -> None:
+        store, other = self.pair()
+        for number in range(5):
+            store.put(key(number), b"", 1, b"v" * (number * 10_000), ttl=100 if number % 2 else None)
+        assert store.update(lambda txn: txn.clear()) == 5
+        assert other.count() == 0
+        assert kbs(other.scan()) == []
+        store.put(key(1), b"", 1, b"v")
+        assert kbs(other.scan()) == [key(1)]
+
+    def test_settings_are_kept_beside_the_entries(self) -> None:
+        store, other = self.pair()
+        store.update(lambda txn: txn.set_info("name", "grün"))
+        assert other.info()["name"] == "grün"
+        assert other.count() == 0
