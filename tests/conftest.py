@@ -28,9 +28,10 @@ def open_files() -> set[str]:
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """Fail a test that leaves a thread or an open database behind."""
+    before = open_files() if os.path.isdir("/proc/self/fd") else set()
     yield
     gc.collect()
     threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("persistdict")]
     assert not threads, f"left running: {threads}"
     if os.path.isdir("/proc/self/fd"):
-        assert not open_files()
+        assert not open_files() - before

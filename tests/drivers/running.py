@@ -174,6 +174,11 @@ def faults_of(dictionary: Any) -> list[str]:
     return faults
 
 
+def left_over(folder: str) -> list[str]:
+    """Files in the folder of a store that should not be there."""
+    return sorted(set(os.listdir(folder)) - {"data.mdb", "lock.mdb", "gate.lock"})
+
+
 def _keys(txn: Any, db: Any) -> list[bytes]:
     return [bytes(key) for key in txn.cursor(db).iternext(keys=True, values=False)]
 

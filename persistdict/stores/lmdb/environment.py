@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import threading
 import time
 import weakref
@@ -36,24 +35,15 @@ from persistdict.errors import (
     StoreError,
 )
 from persistdict.stores.lmdb import folder as files
+from persistdict.stores.lmdb import layout
 from persistdict.stores.lmdb.gate import Gate
 from persistdict.stores.lmdb.opening import find_shared, forget_inherited, open_raw, share, unshare
-from persistdict.stores.lmdb.record import COUNTER_BITS
 
 __all__ = ["CLOSED", "Environment", "open_environment"]
 
 T = TypeVar("T")
 
-FORMAT = "1"
 RETRIES = 30  # the map doubles at each; more would not fit into 64 bits
-DATABASES: dict[str, dict[str, Any]] = {
-    "k": {},
-    "e": {"integerkey": True},
-    "v": {"integerkey": True},
-    "x": {"integerkey": True, "dupsort": True, "dupfixed": True},
-    "a": {"integerkey": True},
-    "info": {},
-}
 
 
 class _NotOpen(lmdb.Error):
@@ -112,45 +102,19 @@ class Environment:
         """Build a new, empty database; it is moved into place when this returns."""
         raw = open_raw(folder, self._map_size)
         try:
-            self._initialise(raw)
+            layout.initialise(raw)
         finally:
             raw.close()  # nobody else can know of it
-
-    def _initialise(self, raw: lmdb.Environment) -> None:
-        with raw.begin(write=True) as txn:
-            dbs = {name: raw.open_db(name.encode(), txn=txn, **flags) for name, flags in DATABASES.items()}
-            txn.put(b"format", FORMAT.encode(), db=dbs["info"])
-            txn.put(b"base", b"0", db=dbs["info"])
 
     def _bind(self, raw: lmdb.Environment) -> None:
         """Check that the environment is a store of ours, and take it into use."""
         if not raw.flags()["sync"]:
             raise NotAStoreError(f"{self.folder} is open in this process without sync; writes would not be durable")
-        if _is_blank(raw):
-            self._initialise(raw)
-        info = _read_info(raw, self.folder)
-        if info.get("format") != FORMAT:
-            raise NotAStoreError(
-                f"{self.folder} is of the format {info.get('format')!r}, and this release knows {FORMAT}; "
-                "a newer persistdict wrote it. Nothing was changed"
-            )
-        dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in DATABASES.items()}
-        self.base = self._checked_base(raw, dbs, int(info.get("base", "0")))
-        self._raw, self.dbs, self.begin = raw, dbs, raw.begin
+        self.dbs, self.base = layout.adopt(raw, self.folder)
         raw.reader_check()
         share(self.folder, raw)
+        self._raw, self.begin = raw, raw.begin
         self._rebind()
-
-    def _checked_base(self, raw: lmdb.Environment, dbs: dict[str, Any], base: int) -> int:
-        """The base, raised if needed: in a compacted copy transaction ids start again at 1."""
-        with raw.begin() as txn:
-            cursor = txn.cursor(dbs["e"])
-            newest = int.from_bytes(cursor.key(), sys.byteorder) >> COUNTER_BITS if cursor.last() else 0
-            if newest <= base + txn.id():
-                return base
-        with raw.begin(write=True) as txn:
-            txn.put(b"base", str(newest).encode(), db=dbs["info"])
-        return newest
 
     def _rebind(self) -> None:
         for follower in list(self.followers):
@@ -214,7 +178,10 @@ class Environment:
             if self._raw is not None:
                 self._raw.reader_check()
             time.sleep(0.001 * attempt)
-        elif not _was_remapped(error):
+        elif _was_remapped(error):
+            with self.lock:  # held by the thread that changes the size of the map, until there is a map again
+                pass
+        else:
             raise self._translated(error) from error
 
     def _resize(self, *, grow: bool) -> None:
@@ -317,23 +284,9 @@ def open_environment(path: str, map_size: int | None = None) -> Environment:
 
 
 def _was_remapped(error: lmdb.Error) -> bool:
-    """Whether a transaction ended because another thread changed the size of the map under it."""
-    return isinstance(error, lmdb.BadTxnError) or "closed/deleted/dropped" in str(error)
-
-
-def _is_blank(raw: lmdb.Environment) -> bool:
-    """Whether the database holds nothing at all yet (lmdb-dict made it in this process)."""
-    with raw.begin() as txn:
-        return bool(txn.stat()["entries"] == 0)
-
-
-def _read_info(raw: lmdb.Environment, folder: str) -> dict[str, str]:
-    try:
-        db = raw.open_db(b"info", create=False)
-        with raw.begin(db) as txn:
-            return {bytes(name).decode(): bytes(text).decode() for name, text in txn.cursor()}
-    except lmdb.Error as error:
-        raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make") from error
+    """Whether a transaction failed because another thread changed, or is changing, the size of the map."""
+    code = getattr(error, "code", 0)
+    return isinstance(error, lmdb.BadTxnError) or code == errno.EINVAL or "closed/deleted/dropped" in str(error)
 
 
 def _raise_not_open(*_: Any, **__: Any) -> Any:

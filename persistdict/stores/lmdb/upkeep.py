@@ -114,7 +114,8 @@ def _check_record(rows: Rows, txn: Any, seq: bytes, record: Parsed) -> list[str]
     index_key = record.kb if len(record.kb) < rows.limit else crop(record.kb, rows.limit)
     faults = []
     try:
-        if (seq, record.deadline) not in parse_index(txn.get(index_key, b"", rows.k)):
+        index = txn.get(index_key, None, rows.k)
+        if index is None or (seq, record.deadline) not in parse_index(index):
             faults.append(f"{name} is not in the index")
     except CorruptEntryError as error:
         faults.append(f"{name}: {error}")

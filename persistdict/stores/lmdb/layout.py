@@ -1,0 +1,80 @@
+"""What a database of ours looks like from outside: its named databases and the settings that tell its format.
+
+    info: "format" -> "1"        refused if it is another
+          "base" -> number       added to transaction ids to make sequence numbers
+          and what the dictionary keeps there: the names of codecs, the key size limit, whether it was initialised
+
+What the other databases hold is said in rows.py and record.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lmdb
+
+from persistdict.errors import NotAStoreError
+from persistdict.stores.lmdb.record import COUNTER_BITS, HEADER, HEADER_SIZE, seq_number
+
+__all__ = ["adopt", "initialise"]
+
+FORMAT = "1"
+DATABASES: dict[str, dict[str, Any]] = {
+    "k": {},
+    "e": {"integerkey": True},
+    "v": {"integerkey": True},
+    "x": {"integerkey": True, "dupsort": True, "dupfixed": True},
+    "a": {"integerkey": True},
+    "info": {},
+}
+
+
+def initialise(raw: lmdb.Environment) -> None:
+    """Make the databases in an environment that holds nothing yet."""
+    with raw.begin(write=True) as txn:
+        dbs = {name: raw.open_db(name.encode(), txn=txn, **flags) for name, flags in DATABASES.items()}
+        txn.put(b"format", FORMAT.encode(), db=dbs["info"])
+        txn.put(b"base", b"0", db=dbs["info"])
+
+
+def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
+    """The named databases and the base of a store. Initialises what is blank (lmdb-dict made it in this process).
+
+    Raises NotAStoreError for any other database, and for a format that this release does not know.
+    """
+    with raw.begin() as txn:
+        blank = txn.stat()["entries"] == 0
+    if blank:
+        initialise(raw)
+    info = _read_info(raw, folder)
+    if info.get("format") != FORMAT:
+        raise NotAStoreError(
+            f"{folder} is of the format {info.get('format')!r}, and this release knows {FORMAT}; "
+            "a newer persistdict wrote it. Nothing was changed"
+        )
+    dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in DATABASES.items()}
+    return dbs, _checked_base(raw, dbs, int(info.get("base", "0")))
+
+
+def _read_info(raw: lmdb.Environment, folder: str) -> dict[str, str]:
+    try:
+        db = raw.open_db(b"info", create=False)
+        with raw.begin(db) as txn:
+            return {bytes(name).decode(): bytes(text).decode() for name, text in txn.cursor()}
+    except (lmdb.Error, UnicodeDecodeError) as error:
+        raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make") from error
+
+
+def _checked_base(raw: lmdb.Environment, dbs: dict[str, Any], base: int) -> int:
+    """The base, raised if needed: in a compacted copy transaction ids start again at 1, below those in the entries."""
+    with raw.begin() as txn:
+        cursor = txn.cursor(dbs["e"])
+        newest = seq_number(cursor.key()) >> COUNTER_BITS if cursor.last() else 0
+        if newest <= base + txn.id():
+            return base
+        for _, record in cursor.iternext() if cursor.first() else ():
+            if len(record) >= HEADER_SIZE:
+                newest = max(newest, HEADER.unpack_from(record)[4] >> COUNTER_BITS)
+    with raw.begin(write=True) as txn:
+        txn.put(b"base", str(newest).encode(), db=dbs["info"])
+    return newest

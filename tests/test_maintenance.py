@@ -1,0 +1,186 @@
+"""Upkeep, with and without its thread."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+from persistdict import MaintenanceError, PersistDict
+from persistdict.maintenance import Keeper, check_all, expire_all, keeper_of, run_once
+from persistdict.testing import Clock
+
+
+def upkeep_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "persistdict-upkeep"]
+
+
+def test_one_thread_serves_all_handles_of_a_folder_and_ends_with_the_last(tmp_path):
+    first = PersistDict(tmp_path / "d")
+    second = PersistDict(tmp_path / "d")
+    other = PersistDict(tmp_path / "other")
+    assert len(upkeep_threads()) == 2
+    first.close()
+    assert len(upkeep_threads()) == 2
+    second.close()
+    other.close()
+    assert not upkeep_threads()
+    with PersistDict(tmp_path / "d"):
+        assert len(upkeep_threads()) == 1
+
+
+def test_no_thread_runs_unless_asked(tmp_path):
+    with (
+        PersistDict(tmp_path / "d", background_thread=False),
+        PersistDict(tmp_path / "e", background_thread="disabled"),
+    ):
+        assert not upkeep_threads()
+
+
+def test_a_round_writes_access_times_and_removes_what_is_over(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", clock=clock, ttl=100, background_thread="disabled") as d:
+        d.update((number, number) for number in range(2000))
+        d.set("stays", 1, ttl=None)
+        clock.now += 50
+        assert d["stays"] == 1
+        run_once(d._store, d._log)
+        clock.now += 50
+        run_once(d._store, d._log)
+        assert list(d) == ["stays"]
+        assert d.entry("stays").atime == clock.now - 50
+        txn = d._store.begin()
+        for db in ("k", "e"):
+            assert txn.stat(d._store.env.dbs[db])["entries"] == 1
+        assert txn.stat(d._store.env.dbs["x"])["entries"] == 0
+
+
+def test_false_does_one_round_in_the_constructor(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:
+        d.update(a=1, b=2)
+    clock.now += 10
+    with PersistDict(tmp_path / "d", clock=clock, background_thread=False) as d:
+        assert d._store.begin().stat(d._store.e)["entries"] == 0
+
+
+def test_the_thread_sweeps_without_being_asked(tmp_path):
+    """The first round begins at once; it is over when the thread is told to stop by close()."""
+    clock = Clock()
+    with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:
+        d.update(a=1, b=2)
+    clock.now += 10
+    swept = threading.Event()
+
+    def ticking():
+        swept.set()
+        return clock.now
+
+    with PersistDict(tmp_path / "d", clock=ticking, background_timeout=0.01) as d:
+        assert swept.wait(60)
+        store = d._store
+        while store.begin().stat(store.e)["entries"]:
+            assert upkeep_threads()
+
+
+def test_a_pass_can_be_stopped_between_two_steps(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:
+        d.update((number, number) for number in range(5000))
+        clock.now += 10
+        answers = iter([True, True, False])
+        assert expire_all(d._store, lambda: next(answers)) == 1024
+        answers = iter([True, False])
+        assert check_all(d._store, lambda: next(answers)) == []
+        assert d.expire() == 5000 - 1024
+
+
+def damaged(path):
+    d = PersistDict(path, background_thread="disabled")
+    d.update(a=1, b=2, big="x" * 50_000)
+    record = d._store.get(d._keys.encode("a")[0])
+    d._store.env.update(lambda txn: txn.put(record.seq, b"rubbish", db=d._store.e))
+    d.close()
+
+
+def test_damage_is_found_at_start_and_told_by_the_next_explicit_call(tmp_path):
+    damaged(tmp_path / "d")
+    d = PersistDict(tmp_path / "d", background_thread=False)
+    assert d["b"] == 2
+    with pytest.raises(MaintenanceError, match="damaged"):
+        d.flush()
+    d.flush()
+    d.close()
+    d = PersistDict(tmp_path / "d", background_thread=False)
+    with pytest.raises(MaintenanceError, match="1 faults"):
+        d.close()
+    assert d.closed
+
+
+@pytest.mark.parametrize(
+    ("harm", "finding"),
+    [
+        (lambda s, t, r: t.delete(r.kb, db=s.k), "not in the index"),
+        (lambda s, t, r: t.delete(r.seq, db=s.e), "do not exist"),
+        (lambda s, t, r: t.delete(r.seq, db=s.v), "large value"),
+        (lambda s, t, r: t.put(r.seq, b"y" * 50_000, db=s.v), "large value"),
+        (lambda s, t, r: t.drop(s.x, delete=False), "deadlines"),
+        (lambda s, t, r: t.put(r.kb, b"12345", db=s.k), "impossible length"),
+        (lambda s, t, r: t.put(r.kb, b"12345678", db=s.k), "not in the index"),
+    ],
+)
+def test_the_check_finds_every_kind_of_disagreement(tmp_path, harm, finding):
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        d.update(a=1, b=2)
+        d.set("big", "x" * 50_000, ttl=10_000)
+        assert check_all(d._store) == []
+        record = d._store.get(d._keys.encode("big")[0])
+        d._store.env.update(lambda txn: harm(d._store, txn, record))
+        faults = check_all(d._store)
+        assert len(faults) == 1
+        assert finding in faults[0]
+        d.clear()
+        assert check_all(d._store) == []
+
+
+def test_an_error_in_the_background_is_kept_and_told(tmp_path, monkeypatch):
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        d["k"] = 1
+        keeper = keeper_of(d._store)
+        monkeypatch.setattr(d._store, "expire", lambda *_: 1 / 0)
+        keeper.run_now(d._store, d._log)
+        monkeypatch.undo()
+        with pytest.raises(MaintenanceError, match="division") as caught:
+            d.expire()
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert d.expire() == 0
+
+
+def test_a_keeper_forgets_stores_that_are_gone():
+    keeper = Keeper()
+    d = PersistDict("memory://", background_thread="disabled")
+    keeper._stores[1] = (weakref.ref(d._store), d._log, 5.0)
+    del d
+    gc.collect()
+    assert keeper.round(threading.Event()) is None
+
+
+def test_logs_show_neither_keys_nor_values(tmp_path):
+    """A canary in a key and a value, through opening, damage and upkeep."""
+    from loguru import logger
+
+    lines = []
+    sink = logger.add(lines.append, level=0, backtrace=True, diagnose=True)
+    try:
+        d = PersistDict(tmp_path / "d", verbose=True, name="named", background_thread=False)
+        d["canary-key"] = "canary-value" * 10
+        record = d._store.get(d._keys.encode("canary-key")[0])
+        d._store.env.update(lambda txn: txn.put(record.seq, b"rubbish", db=d._store.e))
+        keeper_of(d._store).run_now(d._store, d._log)
+        with pytest.raises(MaintenanceError) as caught:
+            d.close()
+    finally:
+        logger.remove(sink)
+    assert any("[named] opened" in line for line in lines)
+    assert any("damaged" in line for line in lines)
+    assert "canary" not in "".join(lines) + str(caught.value)
