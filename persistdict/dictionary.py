@@ -518,7 +518,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         >>> dict(d)
         {'a': 1, 'b': 'string'}
         """
-        encode = self._codec.encode
+        encode, ttl = self._codec.encode, self._ttl
         encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
 
         def work(txn: Transaction) -> bool:
@@ -526,7 +526,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                 return False
             txn.set_info("initialised", "yes")
             for kb, hint, tag, blob in encoded:
-                txn.put(kb, hint, tag, blob, ttl=self._ttl)
+                txn.put(kb, hint, tag, blob, ttl=ttl)
             return True
 
         if "initialised" not in self._store.info():
