@@ -9,6 +9,7 @@ Python frames. How a copy in the front is validated is said in front.py.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -161,6 +162,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                 store.close()
                 raise
             self._finalizer = weakref.finalize(self, _close_store, store, self._log)
+            self._finalizer.atexit = False  # see `_settle_at_exit`
             self._store = store
         self._log.info(f"opened {store.place}")
 
@@ -715,14 +717,29 @@ def _restore(cls: type[PersistDict[Any, Any]], options: Options) -> PersistDict[
 
 
 def _close_store(store: Store, log: Log) -> None:
-    """Write what is pending and let go; called by `close`, when a handle is collected, and at exit."""
-    keeper_of(store).remove(store)
+    """Write what is pending and let go; called by `close`, and when a handle is collected."""
+    try:
+        keeper_of(store).remove(store)
+        _flush(store, log)
+    finally:
+        store.close()
+
+
+@atexit.register
+def _settle_at_exit() -> None:
+    """End upkeep and write what is pending. Nothing is closed: daemon threads may still be using it."""
+    for reference in _handles.valuerefs():
+        handle = reference()
+        if handle is not None and handle._finalizer is not None and handle._finalizer.alive:
+            keeper_of(handle._store).remove(handle._store)
+            _flush(handle._store, handle._log)
+
+
+def _flush(store: Store, log: Log) -> None:
     try:
         store.flush_touched(store.clock())
     except PersistDictError as error:
-        log.error(f"access times could not be written while closing: {error}")
-    finally:
-        store.close()
+        log.error(f"access times could not be written: {error}")
 
 
 _handles: weakref.WeakValueDictionary[int, PersistDict[Any, Any]] = weakref.WeakValueDictionary()

@@ -32,6 +32,7 @@ from persistdict.errors import (
     NestedWriteError,
     NotAStoreError,
     OpenError,
+    PersistDictError,
     StoreError,
 )
 from persistdict.stores.lmdb import folder as files
@@ -95,6 +96,10 @@ class Environment:
                 self._bind(raw)
             except lmdb.Error as error:
                 raise self._translated(error, opening=True) from error
+            except OSError as error:
+                if isinstance(error, PersistDictError):
+                    raise
+                raise OpenError(error.errno, f"cannot open the store: {error.strerror}", self.folder) from error
             finally:
                 gate.free()
 
@@ -137,6 +142,8 @@ class Environment:
                             "a write was begun within another write of the same thread (a finaliser or a signal "
                             "handler that writes?)"
                         )
+                    if self._raw is None:
+                        self.begin()  # raises; and the gate of a closed environment must not be touched
                     try:
                         self.writing = True
                         gate.hold()

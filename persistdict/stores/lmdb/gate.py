@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from persistdict.errors import UnsafePathError
+from persistdict.errors import OpenError, UnsafePathError
 
 __all__ = ["Gate"]
 
@@ -49,7 +49,7 @@ class Gate:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise UnsafePathError(errno.ELOOP, "is a link; refusing to follow it", path) from None
-            raise
+            raise OpenError(error.errno, f"cannot open the store's lock file: {error.strerror}", path) from error
         if sys.platform == "win32":
             self._fd = low
             self.hold = functools.partial(_hold_windows, low)
@@ -69,8 +69,13 @@ class Gate:
     def close(self) -> None:
         """Close the file. May be called again."""
         fd, self._fd = self._fd, -1
+        self.hold = self.free = functools.partial(_refuse)  # the number may soon be another file's
         if fd >= 0:
             os.close(fd)
+
+
+def _refuse() -> None:
+    raise OSError(errno.EBADF, "the gate is closed")
 
 
 if sys.platform != "win32":
