@@ -38,8 +38,10 @@ SPECIAL_NUMBERS: list[Any] = [
     float(2**63), float(2**53), 255, 256, 255.5, -255.5, -256.5, 65535.9999,
     *(sign * limit + step for limit in _limits for step in (-1, 0, 1) for sign in (1, -1)),
 ]  # fmt: skip
+# By their places in the list, because hypothesis may print a strategy, and the numbers are long.
+SPECIAL = st.integers(0, len(SPECIAL_NUMBERS) - 1).map(SPECIAL_NUMBERS.__getitem__)
 NUMBERS = (
-    st.sampled_from(SPECIAL_NUMBERS)
+    SPECIAL
     | st.integers()
     | st.integers(-(2**1000), 2**1000)
     | st.floats()
@@ -51,7 +53,7 @@ SCALAR_KEYS = st.none() | NUMBERS | st.binary(max_size=12) | TEXT
 CLOSE_KEYS = (
     st.text("\x00\x01a\uffff\U0010ffff\ud800", max_size=4)
     | st.binary(max_size=4).map(lambda data: bytes(byte % 3 * 127 for byte in data))
-    | st.sampled_from(SPECIAL_NUMBERS)
+    | SPECIAL
     | st.none()
 )
 
@@ -126,7 +128,7 @@ PLAIN = (
 )  # fmt: skip
 HASHABLE_LEAVES = (
     PLAIN
-    | st.sampled_from(SPECIAL_NUMBERS)
+    | SPECIAL
     | st.complex_numbers()
     | st.decimals().filter(lambda number: not number.is_snan())
     | st.fractions()
@@ -149,7 +151,15 @@ def _more_hashable(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(parts, max_size=3).map(tuple) | st.frozensets(parts, max_size=3)
 
 
-HASHABLE = st.recursive(HASHABLE_LEAVES, _more_hashable, max_leaves=4)
+_HASHABLE = st.recursive(HASHABLE_LEAVES, _more_hashable, max_leaves=4)
+
+
+@st.composite
+def _hashable(draw: st.DrawFn) -> Any:
+    return draw(_HASHABLE)
+
+
+HASHABLE = _hashable()  # a composite, so that what hypothesis prints of it is short
 _SIMPLE_DTYPES = (
     npst.scalar_dtypes()
     | npst.byte_string_dtypes(max_len=5)
@@ -157,7 +167,12 @@ _SIMPLE_DTYPES = (
     | npst.datetime64_dtypes()
     | npst.timedelta64_dtypes()
 )
-DTYPES = _SIMPLE_DTYPES | npst.array_dtypes(_SIMPLE_DTYPES, max_size=3, allow_subarrays=True)
+_STRUCTURES = st.dictionaries(
+    st.text(min_size=1, max_size=4),
+    st.tuples(_SIMPLE_DTYPES, npst.array_shapes(max_dims=2, max_side=2) | st.just(())),
+    max_size=3,
+).map(lambda fields: numpy.dtype([(name, dtype, shape) for name, (dtype, shape) in fields.items()]))
+DTYPES = _SIMPLE_DTYPES | _STRUCTURES
 ARRAYS = DTYPES.flatmap(
     lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 )
@@ -187,7 +202,7 @@ JSON_VALUES = st.recursive(
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are of the same type and the same in everything that can be seen of them."""
+    """Whether a value that was read is of the type of the other one, and the same in all that can be seen of it."""
     if type(one) is not type(other):
         return False
     if isinstance(one, float):
@@ -227,6 +242,6 @@ def _same_arrays(one: Any, other: Any) -> bool:
         return all(_same_arrays(one[name], other[name]) for name in one.dtype.names)
     if one.dtype.char in "gG":  # so do some bytes of a long double
         return bool(numpy.array_equal(one, other, equal_nan=True))
-    if one.flags.f_contiguous and not other.flags.f_contiguous:
+    if other.flags.f_contiguous and not other.flags.c_contiguous and not one.flags.f_contiguous:
         return False
     return bool(one.tobytes() == other.tobytes())

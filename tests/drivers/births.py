@@ -18,7 +18,7 @@ from collections import Counter
 from typing import Any
 
 from kills import NUMBER, Process, watch
-from running import ask_child, faults_of, finish, left_over, seed, verified
+from running import ask_child, faults_of, finish, left_over, preload, seed, verified
 
 from persistdict import PersistDict
 
@@ -68,7 +68,8 @@ def birth(folder: str, draw: random.Random, did: Counter[str]) -> None:
         Process(lambda pipe, number=number: be_born(folder, number, reading, pipe), f"opener {number}")  # type: ignore[misc]
         for number in range(OPENERS)
     ]
-    ends = sorted((draw.uniform(0, LONGEST), number) for number in range(OPENERS))
+    # Mostly while the database is being made, which takes a few milliseconds.
+    ends = sorted((LONGEST * draw.random() ** 3, number) for number in range(OPENERS))
     os.write(writing, b"." * OPENERS)
     begun = time.monotonic()
     alive = list(openers)
@@ -87,6 +88,7 @@ def birth(folder: str, draw: random.Random, did: Counter[str]) -> None:
 
 
 def main() -> None:
+    preload()
     folder, rounds = sys.argv[1:]
     draw = random.Random(seed())
     did: Counter[str] = Counter()

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from running import WATCHDOG, abort, ask_child, faults_of, finish, seed, verified
+from running import WATCHDOG, abort, ask_child, faults_of, finish, preload, seed, verified
 from workload import OPTIONS, Plan, Written, check_everything, perform, read_together
 
 from persistdict import PersistDict
@@ -240,6 +240,7 @@ def main() -> None:
         with open(path, "rb") as file:
             plan = Plan.of(pickle.load(file))
         work(folder, plan, int(pipe), "")
+    preload()
     folder, many, *fault = sys.argv[1:]
     if fault:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the workers will complain

@@ -80,6 +80,15 @@ def kill_group(leader: int) -> None:
 # For drivers
 
 
+def preload() -> None:
+    """Import what the first opening would import, so that forked processes are at work at once."""
+    import lmdb_dict.mapping.abc
+
+    import persistdict.lru
+    import persistdict.stores.lmdb
+    import persistdict.stores.memory  # noqa: F401
+
+
 def in_child(work: Callable[[], object]) -> tuple[int, int]:
     """Fork, run `work` in the child, and have it send what that returns as JSON. Returns pid and pipe."""
     reading, writing = os.pipe()

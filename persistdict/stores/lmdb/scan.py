@@ -110,15 +110,16 @@ def scan_by_key(
     bound = rows.env.attempt(_newest, rows)
     position: bytes | None = b""
     while bound and position is not None:
-        batch, position = rows.env.attempt(
-            _batch_by_key, rows, position, seq_number(bound), reverse, values, start, stop
-        )
-        yield from batch
+        batch, position = rows.env.attempt(_batch_by_key, rows, position, seq_number(bound), reverse, start, stop)
+        while batch:
+            some, batch = rows.env.attempt(_with_values, rows, batch) if values else (batch, [])
+            yield from some
 
 
 def _batch_by_key(
-    rows: Rows, position: bytes, bound: int, reverse: bool, values: bool, start: bytes | None, stop: bytes | None
+    rows: Rows, position: bytes, bound: int, reverse: bool, start: bytes | None, stop: bytes | None
 ) -> Batch:
+    """The entries behind `position`, up to where a group ends, without their values."""
     head = max(0, rows.limit - DIGEST_SIZE)
     txn = rows.begin(rows.k)
     cursor = txn.cursor()
@@ -138,7 +139,7 @@ def _batch_by_key(
         for seq, _ in parse_index(index):
             if seq_number(seq) > bound:
                 continue
-            entry = _entry(rows, txn, seq, txn.get(seq, b"", rows.e), now, values)
+            entry = _entry(rows, txn, seq, txn.get(seq, b"", rows.e), now, False)
             if entry is not None and (start is None or entry.kb >= start) and (stop is None or entry.kb < stop):
                 batch.append(entry)
         last = index_key
@@ -146,6 +147,25 @@ def _batch_by_key(
         more = step()
     batch.sort(key=lambda entry: entry.kb, reverse=reverse)
     return batch, (last if more else None)
+
+
+def _with_values(rows: Rows, entries: list[Record]) -> tuple[list[Record], list[Record]]:
+    """The first of the entries, read anew with their values, up to some megabytes; and the rest as they are."""
+    txn = rows.begin(rows.e)
+    now = rows.clock()
+    loaded: list[Record] = []
+    size = 0
+    for number, entry in enumerate(entries):
+        raw = txn.get(entry.seq)
+        if raw is None:
+            continue  # deleted meanwhile
+        whole = _entry(rows, txn, entry.seq, raw, now, True)
+        if whole is not None:
+            loaded.append(whole)
+            size += len(whole.blob)
+        if size > BATCH_BYTES:
+            return loaded, entries[number + 1 :]
+    return loaded, []
 
 
 def _enter(cursor: Any, position: bytes, reverse: bool, edge: bytes | None, head: int) -> bool:
