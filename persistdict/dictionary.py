@@ -10,13 +10,13 @@ Python frames. How a copy in the front is validated is said in front.py.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
 from reprlib import Repr
@@ -448,11 +448,12 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         """The value of `key`; if it is absent, `default`, which is stored. Atomic: all callers get the same value."""
         kept_as, kb, hint = self._locate(key)
         tag, blob = self._codec.encode(default)
+        with contextlib.suppress(KeyError):
+            return self[key]
         while True:
-            try:
-                return self[key]
-            except KeyError:
-                pass
+            record = self._store.get(kb)
+            if record is not None:
+                return self._codec.decode(record.tag, record.blob)
             with self._writing() as front:
                 receipt = self._store.put(kb, hint, tag, blob, self._ttl, ABSENT)
                 if receipt is not None:
@@ -540,7 +541,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         self._log.info("was initialised before; what is there is kept")
         return self
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self) -> Iterator[Front]:
         """Hold the write lock and tell the front that the next commit may be ours."""
         front = self._front

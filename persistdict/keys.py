@@ -20,7 +20,7 @@ Grammar (numbers are on disk: never change or reuse one; 0x00 and 0xff never beg
 
 Equal keys have equal bytes, in dict's sense: 1 == 1.0 == True, 0 == -0.0. To give back the object that was
 stored first, a *hint* goes with the bytes: empty for nearly all keys, else one letter per number of the key in
-order ("i" as it is, "f" float, "b" bool, "z" -0.0).
+order ("i" as it is, "f" float, "b" bool, "z" -0.0), where one is not as it is.
 
 All tuples that begin with the parts of tuple p are the range [encode(p), encode(p) + 0xff): a part never begins
 with 0xff, and the 0xff of a fraction sorts after every next part. The idea of typed, ordered, escaped parts is that
@@ -46,6 +46,7 @@ __all__ = ["DIGEST_SIZE", "MAX_KEY_SIZE", "KeyCodec", "crop", "key_digest"]
 MAX_KEY_SIZE = 511  # LMDB's own limit
 DIGEST_SIZE = 16
 MAX_DEPTH = 100  # of tuples in tuples
+MAX_HINT = 0xFFFF  # bytes, see record.py
 
 NONE, NUMBER, BYTES, STR, TUPLE, CUSTOM = 0x01, 0x10, 0x20, 0x30, 0x40, 0x50
 MINUS_INFINITY, LONG_NEGATIVE, ZERO, LONG_POSITIVE, INFINITY, NAN = 0x01, 0x07, 0x80, 0xF9, 0xFE, 0xFF
@@ -242,7 +243,14 @@ class KeyCodec:
     def encode(self, key: object) -> KeyBytes:
         """The bytes and the hint of `key`. Raises KeyTypeError for a type that has no encoding."""
         if self._serializer is None:
-            return (_STR + _encode_str(key), b"") if type(key) is str else _encode(key, 0)
+            if type(key) is str:
+                return _STR + _encode_str(key), b""
+            kb, hint = _encode(key, 0)
+            if not hint.strip(b"i"):
+                return kb, b""
+            if len(hint) > MAX_HINT:
+                raise KeyTypeError(f"a key may hold at most {MAX_HINT:,} numbers if one is a float or a bool")
+            return kb, hint
         data = self._serializer(key)
         if isinstance(data, str):
             data = _encode_str(data)

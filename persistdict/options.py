@@ -16,6 +16,7 @@ from persistdict.store import Store
 __all__ = ["Options", "make_store", "seconds"]
 
 SECONDS_PER_DAY = 86400.0
+LONGEST = 1e13  # seconds; a deadline is a number of microseconds in 64 bits
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
 
@@ -27,8 +28,8 @@ def seconds(ttl: float | timedelta | None) -> float | None:
         ttl = ttl.total_seconds()
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
         raise TypeError(f"ttl must be seconds, a timedelta or None, not {type(ttl).__qualname__}")
-    if not 0 < ttl < float("inf"):
-        raise ValueError("ttl must be positive and finite; None means for ever")
+    if not 0 < ttl <= LONGEST:
+        raise ValueError(f"ttl must be positive and at most {LONGEST:.0e} seconds; None means for ever")
     return float(ttl)
 
 

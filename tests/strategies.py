@@ -38,8 +38,19 @@ SPECIAL_NUMBERS: list[Any] = [
     float(2**63), float(2**53), 255, 256, 255.5, -255.5, -256.5, 65535.9999,
     *(sign * limit + step for limit in _limits for step in (-1, 0, 1) for sign in (1, -1)),
 ]  # fmt: skip
-# By their places in the list, because hypothesis may print a strategy, and the numbers are long.
-SPECIAL = st.integers(0, len(SPECIAL_NUMBERS) - 1).map(SPECIAL_NUMBERS.__getitem__)
+
+
+def briefly(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """The same strategy, printed briefly: hypothesis prints strategies now and then, and warns of large ones."""
+
+    @st.composite
+    def drawn(draw: st.DrawFn) -> Any:
+        return draw(strategy)
+
+    return drawn()
+
+
+SPECIAL = briefly(st.sampled_from(SPECIAL_NUMBERS))
 NUMBERS = (
     SPECIAL
     | st.integers()
@@ -126,7 +137,7 @@ PLAIN = (
     st.none() | st.booleans() | st.integers() | st.integers(-(2**200), 2**200) | st.floats() | TEXT
     | st.binary(max_size=12)
 )  # fmt: skip
-HASHABLE_LEAVES = (
+HASHABLE_LEAVES = briefly(
     PLAIN
     | SPECIAL
     | st.complex_numbers()
@@ -151,15 +162,7 @@ def _more_hashable(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(parts, max_size=3).map(tuple) | st.frozensets(parts, max_size=3)
 
 
-_HASHABLE = st.recursive(HASHABLE_LEAVES, _more_hashable, max_leaves=4)
-
-
-@st.composite
-def _hashable(draw: st.DrawFn) -> Any:
-    return draw(_HASHABLE)
-
-
-HASHABLE = _hashable()  # a composite, so that what hypothesis prints of it is short
+HASHABLE = briefly(st.recursive(HASHABLE_LEAVES, _more_hashable, max_leaves=4))
 _SIMPLE_DTYPES = (
     npst.scalar_dtypes()
     | npst.byte_string_dtypes(max_len=5)

@@ -73,6 +73,8 @@ def make_codec(
         return known[codec]()
     if isinstance(codec, PickleCodec) and not allow_pickle:
         raise ValueError("a PickleCodec runs code that is in the file; say allow_pickle=True to use it")
+    if isinstance(codec, type):
+        raise TypeError("codec must be an object, not a class: say codec=MyCodec()")
     if isinstance(codec, Codec):
         return codec
     if callable(getattr(codec, "dumps", None)) and callable(getattr(codec, "loads", None)):
@@ -87,9 +89,10 @@ def names_agree(stored: str, asked: str) -> bool:
     """
     if stored == asked:
         return True
-    kind, _, stored_name = stored.partition(":")
-    asked_kind, _, asked_name = asked.partition(":")
-    if kind != asked_kind or not stored_name or not asked_name:
+    stored_module, stored_bar, stored_name = stored.partition("|")
+    asked_module, asked_bar, asked_name = asked.partition("|")
+    if not stored_bar or not asked_bar or stored_name != asked_name:
         return False
-    stored_module, asked_module = stored_name.split("|")[0], asked_name.split("|")[0]
-    return "__main__" in (stored_module, asked_module) and stored_name.split("|")[1:] == asked_name.split("|")[1:]
+    kind, _, module = stored_module.partition(":")
+    asked_kind, _, asked_module = asked_module.partition(":")
+    return kind == asked_kind and "__main__" in (module, asked_module)

@@ -9,6 +9,8 @@ A dtype is described as numpy's own file format does it (a str, or a list of fie
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import numpy
@@ -18,41 +20,66 @@ from persistdict.errors import DecodeError, ValueTypeError
 
 __all__ = ["pack_array", "pack_number", "unpack_array", "unpack_number"]
 
+STORED_KINDS = "biufcSUVmM"
 SIMPLE_KINDS = "biufc"  # booleans and numbers: `dtype.str` says everything
+# The only str that are given to numpy as a description: it parses more, and some of that kills the process.
+_SIMPLE = re.compile(r"[<>|][biufcSUV]\d{1,9}|[<>][mM]8(\[(\d{1,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?")
 
 
 def _describe(dtype: numpy.dtype[Any]) -> Any:
-    if dtype.kind in SIMPLE_KINDS:
+    """What says exactly how elements look. Raises ValueTypeError for objects and what has no exact description."""
+    if dtype.kind in SIMPLE_KINDS and dtype.metadata is None:
         return dtype.str
-    if dtype.hasobject or dtype.metadata:
-        raise ValueTypeError(f"numpy data of dtype {dtype} holds Python objects or metadata and cannot be stored")
-    description = numpy.lib.format.dtype_to_descr(dtype)
-    if _restore(_as_tuples(description)) != dtype:
-        raise ValueTypeError(f"numpy data of dtype {dtype} cannot be stored: the dtype has no exact description")
+    if dtype.kind not in STORED_KINDS or _has_metadata(dtype):
+        raise ValueTypeError("numpy data of this dtype cannot be stored: it holds objects or metadata")
+    try:
+        description = numpy.lib.format.dtype_to_descr(dtype) if dtype.names != () else []
+        packed = ormsgpack.packb(description)
+        restored = _restore(ormsgpack.unpackb(packed))
+        exact = restored == dtype and restored.type is dtype.type and restored.fields == dtype.fields
+    except (DecodeError, ValueError, TypeError):
+        exact = False
+    if not exact:
+        raise ValueTypeError("numpy data of this dtype cannot be stored: the dtype has no exact description")
     return description
 
 
-def _as_tuples(description: Any) -> Any:
-    """MessagePack gives lists for the tuples within a description of fields."""
-    if not isinstance(description, (list, tuple)):
-        return description
-    fields = []
-    for name, kind, *shape in description:
-        fields.append((name, _as_tuples(kind), *(tuple(part) for part in shape)))
-    return fields
+def _has_metadata(dtype: numpy.dtype[Any]) -> bool:
+    fields = [field[0] for field in (dtype.fields or {}).values()]
+    return dtype.metadata is not None or any(_has_metadata(field) for field in fields)
 
 
 def _restore(description: Any) -> numpy.dtype[Any]:
-    dtype: numpy.dtype[Any] = numpy.lib.format.descr_to_dtype(description)
-    if dtype.hasobject:
-        raise DecodeError("a stored array claims to hold Python objects")
+    """The dtype of a description that may come from a file. Raises DecodeError for what `_describe` never gives."""
+    dtype: numpy.dtype[Any] = numpy.lib.format.descr_to_dtype(_checked(description))
+    if dtype.hasobject or (dtype.itemsize == 0 and dtype.names != ()):
+        raise DecodeError("a stored array claims to hold objects, or elements of no size")
     return dtype
 
 
+def _checked(description: Any, depth: int = 0) -> Any:
+    """The description, with tuples where MessagePack has lists."""
+    if isinstance(description, str) and _SIMPLE.fullmatch(description):
+        return description
+    if not isinstance(description, list) or depth > 20:
+        raise DecodeError("a stored array has an impossible dtype")
+    fields = []
+    for name, kind, *rest in description:
+        if not isinstance(name, str) or len(rest) > 1:
+            raise DecodeError("a stored array has an impossible dtype")
+        shape = tuple(rest[0]) if rest else ()
+        if any(type(size) is not int or size < 0 for size in shape):
+            raise DecodeError("a stored array has an impossible dtype")
+        fields.append((name, _checked(kind, depth + 1), *([shape] if rest else [])))
+    return fields
+
+
 def pack_array(array: numpy.ndarray[Any, numpy.dtype[Any]]) -> bytes:
-    """The bytes of an array. Raises ValueTypeError for dtypes that hold objects."""
+    """The bytes of an array. Raises ValueTypeError for a dtype that cannot be stored exactly."""
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     header = ormsgpack.packb((_describe(array.dtype), array.shape, fortran))
+    if len(header) >= 1 << 16:
+        raise ValueTypeError("numpy data of this dtype cannot be stored: its description is too long")
     return b"".join((len(header).to_bytes(2, "little"), header, array.tobytes("F" if fortran else "C")))
 
 
@@ -60,23 +87,37 @@ def unpack_array(blob: bytes) -> numpy.ndarray[Any, numpy.dtype[Any]]:
     """The array, writable and the caller's own. Raises DecodeError or ValueError for bytes that are no array."""
     start = 2 + int.from_bytes(blob[:2], "little")
     description, shape, fortran = ormsgpack.unpackb(blob[2:start])
-    dtype = _restore(_as_tuples(description)) if isinstance(description, list) else _restore(description)
-    if dtype.itemsize == 0 or 0 in shape:
-        if len(blob) != start:
-            raise DecodeError("a stored array has data but no elements")
-        return numpy.zeros(shape, dtype, "F" if fortran else "C")
-    flat = numpy.frombuffer(blob, dtype, offset=start)
-    array: numpy.ndarray[Any, numpy.dtype[Any]] = flat.reshape(shape, order="F" if fortran else "C").copy("K")
+    dtype = _restore(description)
+    if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
+        raise DecodeError("a stored array has an impossible shape")
+    if len(blob) - start != math.prod(shape) * dtype.itemsize:
+        raise DecodeError("a stored array has more or less data than its shape says")
+    order: Any = "F" if fortran is True else "C"
+    if 0 in shape or not dtype.itemsize:
+        return numpy.zeros(shape, dtype, order)
+    array: numpy.ndarray[Any, numpy.dtype[Any]] = (
+        numpy.frombuffer(blob, dtype, offset=start).reshape(shape, order=order).copy("K")
+    )
     return array
 
 
 def pack_number(number: numpy.generic) -> bytes:
-    """The bytes of a numpy scalar."""
-    return ormsgpack.packb((_describe(number.dtype), number.tobytes()))
+    """The bytes of a numpy scalar. Raises ValueTypeError for one that would not come back exactly."""
+    dtype = number.dtype
+    description = dtype.str if dtype.itemsize == 0 and dtype.kind in "SU" else _describe(dtype)
+    packed = ormsgpack.packb((description, number.tobytes() if dtype.itemsize else b""))
+    found = unpack_number(packed)
+    if type(found) is not type(number) or found.dtype != dtype or found.tobytes() != number.tobytes():
+        raise ValueTypeError(f"this {type(number).__name__} of numpy would not come back as it is")
+    return packed
 
 
 def unpack_number(blob: bytes) -> Any:
-    """The numpy scalar."""
+    """The numpy scalar, the caller's own."""
     description, data = ormsgpack.unpackb(blob)
-    dtype = _restore(_as_tuples(description))
-    return numpy.frombuffer(data, dtype)[0] if dtype.itemsize else numpy.zeros((), dtype)[()]
+    if description in ("|S0", "<U0", ">U0") and not data:
+        return numpy.str_() if "U" in description else numpy.bytes_()
+    dtype = _restore(description)
+    if len(data) != dtype.itemsize:
+        raise DecodeError("a stored number has more or less data than its dtype says")
+    return numpy.frombuffer(data, dtype).copy()[0] if data else numpy.zeros((), dtype)[()]

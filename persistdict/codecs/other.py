@@ -155,7 +155,10 @@ class CallableCodec(_OneTag):
         return bytes(data)
 
     def _load(self, blob: bytes) -> Any:
-        return self._loads(blob)
+        try:
+            return self._loads(blob)
+        except KeyError as error:  # would be taken for an absent key
+            raise DecodeError("the unserializer raised KeyError") from error
 
 
 class ObjectCodec(CallableCodec):

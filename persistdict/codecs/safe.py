@@ -4,7 +4,7 @@ Tags on disk (never change or reuse one):
 
     1 str      UTF-8                          6 False    empty
     2 bytes    as they are                    7 True     empty
-    3 int      two's complement, little end   8 tree     MessagePack, see extensions.py
+    3 int      two's complement, little end   8 tree     MessagePack, see tree.py
     4 float    IEEE 754 double, little end    9 array    numpy, see arrays.py
     5 None     empty                         10 str      UTF-8 with lone surrogates
 
@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from persistdict.errors import DecodeError
+from persistdict.errors import DecodeError, ValueTypeError
 
 __all__ = ["SafeCodec"]
 
@@ -50,7 +50,7 @@ class SafeCodec:
         self._tree: Any = None  # made for the first container, because its module is slow to import
 
     def _make_tree(self) -> Any:
-        from persistdict.codecs.extensions import Tree
+        from persistdict.codecs.tree import Tree
 
         if self._tree is None:
             self._tree = Tree()
@@ -91,13 +91,15 @@ class SafeCodec:
             from persistdict.codecs.arrays import pack_array
 
             return ARRAY, pack_array(value)
+        if kind.__module__ == "ormsgpack":
+            raise ValueTypeError("the types of ormsgpack itself cannot be stored")
         tree = self._tree or self._make_tree()
         try:
             packed = tree.packb(value)
         except TypeError:
             return TREE, tree.repack(value)
         if b"\xc4" in packed or b"\xc5" in packed or b"\xc6" in packed:  # binary data, perhaps
-            packed = tree.pack(value)
+            packed = tree.unless_changed(value, packed)
         return TREE, packed
 
     def decode(self, tag: int, blob: bytes) -> Any:
@@ -124,19 +126,16 @@ class SafeCodec:
         except DecodeError:
             raise
         except Exception as error:  # whatever hostile bytes or the decode of a registered type can cause
-            if tag == TREE:
-                self._raise_if_ours()
+            self._raise_if_it_says_more(tag)
             raise DecodeError(f"the bytes of the entry cannot be decoded ({type(error).__name__})") from error
         raise DecodeError(f"the entry was not written by the codec 'safe' (its tag is {tag})")
 
-    @staticmethod
-    def _raise_if_ours() -> None:
-        """Raise what was raised within ormsgpack, if it says more than that something went wrong."""
-        from persistdict.codecs.extensions import raise_lost_error
-
-        try:
-            raise_lost_error()
-        except (DecodeError, KeyboardInterrupt, SystemExit, MemoryError):
-            raise
-        except Exception:
-            return
+    def _raise_if_it_says_more(self, tag: int) -> None:
+        """Raise what was raised within ormsgpack if it is an error of ours, or no error but the end of the program."""
+        if tag == TREE and self._tree is not None:
+            try:
+                self._tree.raise_lost_error()
+            except DecodeError:
+                raise
+            except Exception:
+                return

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 HERE = Path(__file__).parent
-WATCHDOG = 60.0  # seconds after which a process that should answer at once is taken for stuck
+WATCHDOG = float(os.environ.get("PERSISTDICT_WATCHDOG", "30"))  # seconds after which a process that should answer at once is taken for stuck
 
 
 def rounds(normal: int, name: str = "PERSISTDICT_ROUNDS") -> int:

@@ -42,9 +42,7 @@ def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
 
     Raises NotAStoreError for any other database, and for a format that this release does not know.
     """
-    with raw.begin() as txn:
-        blank = txn.stat()["entries"] == 0
-    if blank:
+    if _is_blank(raw):
         initialise(raw)
     info = _read_info(raw, folder)
     if info.get("format") != FORMAT:
@@ -54,6 +52,20 @@ def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
         )
     dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in DATABASES.items()}
     return dbs, _checked_base(raw, dbs, int(info.get("base", "0")))
+
+
+def _is_blank(raw: lmdb.Environment) -> bool:
+    """Whether there is nothing, or nothing but settings without any."""
+    with raw.begin() as txn:
+        names = [bytes(name) for name, _ in zip(txn.cursor().iternext(values=False), range(2), strict=False)]
+    if names != [b"info"]:
+        return not names
+    try:
+        info = raw.open_db(b"info", create=False)
+    except lmdb.Error:  # a key of that name, and no database
+        return False
+    with raw.begin() as txn:
+        return bool(txn.stat(info)["entries"] == 0)
 
 
 def _read_info(raw: lmdb.Environment, folder: str) -> dict[str, str]:

@@ -106,6 +106,8 @@ def parse_record(raw: bytes) -> Parsed:
     key_at = HEADER_SIZE + hint_size
     body_at = key_at + key_size
     deadline = 0
+    if body_at + (8 if flags & EXPIRES else 0) + (_LARGE_BODY.size if flags & LARGE else 0) > len(raw) - 4:
+        raise CorruptEntryError("an entry is damaged: its lengths do not fit")
     if flags & EXPIRES:
         (deadline,) = _DEADLINE.unpack_from(raw, body_at)
         body_at += 8

@@ -38,8 +38,12 @@ def _entry(rows: Rows, txn: Any, seq: bytes, raw: bytes, now: float, values: boo
         record = parse_record(raw)
         return rows.whole(txn, (seq, record.deadline), record, now, values)
     except CorruptEntryError as error:
-        warnings.warn(f"an entry of {rows.place} was passed over: {error}", DamagedEntryWarning, stacklevel=2)
+        _warn(rows, error)
         return None
+
+
+def _warn(rows: Rows, error: CorruptEntryError) -> None:
+    warnings.warn(f"an entry of {rows.place} was passed over: {error}", DamagedEntryWarning, stacklevel=3)
 
 
 # In order of creation
@@ -136,7 +140,7 @@ def _batch_by_key(
         if _beyond(index_key[:head] if head else b"", start, stop, reverse, head):
             more = False
             break
-        for seq, _ in parse_index(index):
+        for seq in _seqs(rows, index):
             if seq_number(seq) > bound:
                 continue
             entry = _entry(rows, txn, seq, txn.get(seq, b"", rows.e), now, False)
@@ -147,6 +151,15 @@ def _batch_by_key(
         more = step()
     batch.sort(key=lambda entry: entry.kb, reverse=reverse)
     return batch, (last if more else None)
+
+
+def _seqs(rows: Rows, index: bytes) -> list[bytes]:
+    """The entries under an index key; none, with a warning, if the index is damaged there."""
+    try:
+        return [seq for seq, _ in parse_index(index)]
+    except CorruptEntryError as error:
+        _warn(rows, error)
+        return []
 
 
 def _with_values(rows: Rows, entries: list[Record]) -> tuple[list[Record], list[Record]]:

@@ -31,34 +31,39 @@ def write_access_times(rows: Rows, batch: dict[bytes, float]) -> None:
 
 def expire_entries(rows: Rows, budget: int, after: bytes) -> tuple[int, bytes | None]:
     """Remove entries that are over. What looks so in a snapshot is looked at again in the removing transaction."""
-    if rows.idle is None:
-        found = rows.env.attempt(_past_deadline, rows, budget)
-        following = b"more" if len(found) >= budget else None
-    else:
-        found, following = rows.env.attempt(_past_any_limit, rows, budget, after)
+    look = _past_deadline if rows.idle is None else _past_any_limit
+    found, following = rows.env.attempt(look, rows, budget, after)
     if not found:
         return 0, following
-    removed = rows.env.update(lambda txn: sum(rows.remove_over(txn, kb, seq) for kb, seq in found))
-    if not removed and rows.idle is None:
-        following = None  # they were all written anew meanwhile
-    return removed, following
+    return rows.env.update(lambda txn: sum(_remove(rows, txn, kb, seq) for kb, seq in found)), following
 
 
-def _past_deadline(rows: Rows, budget: int) -> list[tuple[bytes, bytes]]:
-    """Entries whose deadline is behind us: key and seq."""
+def _remove(rows: Rows, txn: Any, kb: bytes, seq: bytes) -> bool:
+    try:
+        return rows.remove_over(txn, kb, seq)
+    except CorruptEntryError:  # the integrity pass reports it; it stays, and nobody reads it
+        return False
+
+
+def _past_deadline(rows: Rows, budget: int, after: bytes) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Entries whose deadline is behind us: key and seq; and the position (deadline, seq) to go on from."""
     txn = rows.begin(rows.x)
     cursor = txn.cursor()
     now = int(rows.clock() * 1e6)
     found: list[tuple[bytes, bytes]] = []
-    more = cursor.first()
-    while more and len(found) < budget and DEADLINE.unpack(cursor.key())[0] <= now:
+    more = cursor.set_range(after[:8]) if after else cursor.first()
+    if after and more and cursor.key() == after[:8]:
+        more = cursor.set_range_dup(after[:8], after[8:]) or cursor.next_nodup()
+    for _ in range(budget):
+        if not more or DEADLINE.unpack(cursor.key())[0] > now:
+            return found, None
         seq = cursor.value()
         try:
             found.append((parse_record(txn.get(seq, b"", rows.e)).kb, seq))
         except CorruptEntryError:
             pass  # the integrity pass reports it; it stays, and cannot be read anyway
         more = cursor.next()
-    return found
+    return found, (cursor.key() + cursor.value() if more else None)
 
 
 def _past_any_limit(rows: Rows, budget: int, after: bytes) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
