@@ -29,6 +29,7 @@ from persistdict.errors import (
     ClosedError,
     DamagedEntryWarning,
     MismatchError,
+    NestedWriteError,
     PersistDictError,
 )
 from persistdict.front import Front
@@ -44,11 +45,27 @@ __all__ = ["PersistDict"]
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
+T = TypeVar("T")
 
 IMMUTABLE = frozenset((str, bytes, int, float, bool, type(None)))
 _MISSING: Any = object()
 _STR = b"\x30"  # the type code of a str key, see keys.py
 _SHOWN = 6  # entries in a repr
+_OWN_ATTRIBUTES = frozenset(
+    (
+        "_options",
+        "_keys",
+        "_codec",
+        "_exact",
+        "_ttl",
+        "_log",
+        "_front",
+        "_fast_type",
+        "_write_lock",
+        "_store",
+        "_finalizer",
+    )
+)
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 60
 
@@ -71,7 +88,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         value_serializer: turns any value into str or bytes; replaces the codec.
         value_unserializer: the inverse; is given bytes.
         caching: True for a cache of the 128 values used last, False for none, or a cachetools cache. Cached values are
-            never stale, and mutable ones are decoded anew for every caller.
+            never stale, and mutable ones are decoded anew for every caller. What is put into a cachetools cache (and
+            given to its getsizeof) is a tuple whose first item is the value, or its bytes if it is mutable.
         verbose: log what is done, not only warnings and errors.
         background_thread: True for upkeep in the background; False for one round of it now and none later; "disabled"
             for none at all (expired entries are absent all the same).
@@ -137,7 +155,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         self._options = options = options.checked()
         self._keys = options.make_keys()
         self._codec = codec or options.make_codec()
-        self._exact = isinstance(self._codec, SafeCodec)  # what is read is what was written
+        self._exact = type(self._codec) is SafeCodec  # what is read is what was written
         self._ttl = seconds(options.ttl)
         self._log = Log(options.label, options.verbose)
         self._front = Front(_cache(options.caching))
@@ -195,9 +213,9 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         if isinstance(store, _Unopened):
             self._store = _CLOSED
             return
-        if finalizer is not None and finalizer.alive:
+        if finalizer is not None and finalizer.detach():
             keeper = keeper_of(store)
-            finalizer()
+            _close_store(store, self._log, wait=True)
             self._front.clear()
             self._log.info("closed")
             keeper.raise_error()
@@ -211,7 +229,18 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self._options)
+        if self.path == "memory://":
+            raise TypeError("a dictionary in memory without a name cannot be pickled; give it one: memory://name")
+        options = self._options
+        if not isinstance(options.caching, bool):
+            options = options._replace(caching=True)  # cached values do not travel
+        if options.codec == "safe" and self._exact:
+            options = options._replace(codec=self._codec)  # with the types that were registered
+        return _restore, (type(self), options), self._extras() or None
+
+    def _extras(self) -> dict[str, Any]:
+        """The attributes that a subclass has added."""
+        return {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
 
     # Reading
 
@@ -283,8 +312,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         return self._store.count()
 
     def __bool__(self) -> bool:
-        """Whether there is any entry that is not over."""
-        return self._store.last() is not None
+        """Whether there is any entry that can be read and is not over."""
+        return self._store.last(values=False) is not None
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """The entries of those keys that are there, from one snapshot, in the order asked; not through the cache.
@@ -404,11 +433,11 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
     def __delitem__(self, key: K) -> None:
         kept_as, kb, _ = self._locate(key)
-        with self._writing() as front:
-            receipt = self._store.delete(kb)
-            if receipt is None:
-                raise KeyError(key)
-            front.wrote(receipt.id, kept_as, None)
+        if (
+            self._write(lambda: self._store.delete(kb), lambda front, receipt: front.wrote(receipt.id, kept_as, None))
+            is None
+        ):
+            raise KeyError(key)
 
     @overload
     def pop(self, key: K, /) -> V: ...
@@ -438,28 +467,27 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
     def _delete_version(self, record: Record, kept_as: Any) -> bool:
         """Remove an entry if it is still as it was read."""
-        with self._writing() as front:
-            receipt = self._store.delete(record.kb, record.version)
-            if receipt is not None:
-                front.wrote(receipt.id, kept_as, None)
-            return receipt is not None
+        receipt = self._write(
+            lambda: self._store.delete(record.kb, record.version),
+            lambda front, receipt: front.wrote(receipt.id, kept_as, None),
+        )
+        return receipt is not None
 
     def setdefault(self, key: K, default: Any = None, /) -> Any:
         """The value of `key`; if it is absent, `default`, which is stored. Atomic: all callers get the same value."""
-        kept_as, kb, hint = self._locate(key)
-        tag, blob = self._codec.encode(default)
         with contextlib.suppress(KeyError):
             return self[key]
+        kept_as, kb, hint = self._locate(key)
+        tag, blob = self._codec.encode(default)
         while True:
             record = self._store.get(kb)
             if record is not None:
                 return self._codec.decode(record.tag, record.blob)
-            with self._writing() as front:
-                receipt = self._store.put(kb, hint, tag, blob, self._ttl, ABSENT)
-                if receipt is not None:
-                    copy = (blob, tag, receipt.seq, receipt.id, receipt.expires_at)
-                    front.wrote(receipt.id, kept_as, copy, len(kb) + len(blob))
-                    return default
+            if self._write(
+                lambda: self._store.put(kb, hint, tag, blob, self._ttl, ABSENT),
+                lambda front, receipt: front.wrote_many(receipt.id, [kept_as]),
+            ):
+                return default
 
     def update(self, other: Any = (), /, **kwargs: V) -> None:
         """Set entries from a mapping, an iterable of pairs, or keywords, in one transaction: all or nothing.
@@ -487,33 +515,33 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                     txn.put(kb, hint, tag, blob, ttl=ttl)
                 return txn.id()
 
-            with self._writing() as front:
-                commit = self._store.update(work)
-                front.wrote_many(commit, [kept_as for kept_as, *_ in part])
+            self._write_many(work, [kept_as for kept_as, *_ in part])
+
+    def _write_many(self, work: Callable[[Transaction], int], kept_as: list[Any]) -> None:
+        """Run a transaction that changes the keys kept as these, and returns its id, or 0 if it changed nothing."""
+        self._write(lambda: self._store.update(work), lambda front, commit: front.wrote_many(commit, kept_as))
 
     def delete_many(self, keys: Iterable[K]) -> int:
         """Remove those of the keys that are there, in one transaction. Returns how many there were."""
         located = [self._locate(key) for key in keys]
+        counts = [0]
 
-        def work(txn: Transaction) -> tuple[int, int]:
-            return sum(txn.discard(kb) for _, kb, _ in located), txn.id()
+        def work(txn: Transaction) -> int:
+            counts[0] = sum(txn.discard(kb) for _, kb, _ in located)
+            return txn.id() if counts[0] else 0
 
-        with self._writing() as front:
-            count, commit = self._store.update(work)
-            if count:
-                front.wrote_many(commit, [kept_as for kept_as, *_ in located])
-        return count
+        self._write_many(work, [kept_as for kept_as, *_ in located])
+        return counts[0]
 
     def clear(self) -> None:
         """Remove all entries, readable or not, in one transaction."""
-        with self._writing() as front:
-            self._store.update(lambda txn: txn.clear())
-            front.clear()
+        self._write(lambda: self._store.update(lambda txn: txn.clear()), lambda front, _: front.clear())
 
     def __call__(self, other: Any = (), /, **kwargs: V) -> PersistDict[K, V]:
         """Initialise the dictionary, once per database, with arguments as for dict(); returns the dictionary itself.
 
-        What is there already is kept; only the first call for a database, ever, in any process, writes.
+        What is there already is kept; only the first call for a database, ever, in any process, writes (also if it was
+        cleared since).
 
         >>> d = PersistDict("memory://")
         >>> d = d(a=1, b="string")
@@ -532,23 +560,27 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                 txn.put(kb, hint, tag, blob, ttl=ttl)
             return True
 
-        if "initialised" not in self._store.info():
-            with self._writing() as front:
-                if self._store.update(work):
-                    front.clear()
-                    self._log.info(f"initialised with {len(encoded)} entries")
-                    return self
-        self._log.info("was initialised before; what is there is kept")
+        if "initialised" not in self._store.info() and self._write(
+            lambda: self._store.update(work), lambda front, _: front.clear()
+        ):
+            self._log.info(f"initialised with {len(encoded)} entries")
+        else:
+            self._log.info("was initialised before; what is there is kept")
         return self
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[Front]:
-        """Hold the write lock and tell the front that the next commit may be ours."""
+    def _write(self, change: Callable[[], T | None], account: Callable[[Front, T], None]) -> T | None:
+        """Change the store, and if that did anything, account for it in the front.
+
+        Not a context manager: its lines could be interrupted by a signal with the lock held.
+        """
         front = self._front
         with self._write_lock:
             try:
                 front.writing = True
-                yield front
+                done = change()
+                if done:
+                    account(front, done)
+                return done
             finally:
                 front.writing = False
 
@@ -556,6 +588,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
     def __eq__(self, other: object) -> bool:
         """Equal to any mapping with equal entries, in any order."""
+        if other is self:
+            return True
         if not isinstance(other, Mapping):
             return NotImplemented
         count = 0
@@ -571,6 +605,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     def __repr__(self) -> str:
         """The first few entries, abbreviated."""
         label = f"{type(self).__name__}({self._options.path!r}"
+        if isinstance(self._store, _Unopened):
+            return f"{label}, not open)"
         try:
             shown = [f"{_repr.repr(key)}: {_repr.repr(value)}" for key, value in islice(self.items(), _SHOWN)]
             more = len(self) - len(shown)
@@ -581,6 +617,11 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     def copy(self) -> PersistDict[K, V]:
         """An independent dictionary in memory with the same entries and options."""
         return self._in_memory(self)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PersistDict[K, V]:
+        return self.copy()
 
     @classmethod
     def fromkeys(cls, iterable: Iterable[Any], value: Any = None, /, *args: Any, **options: Any) -> Any:
@@ -619,9 +660,12 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     def _in_memory(self, other: Mapping[Any, Any]) -> PersistDict[K, V]:
         """A dictionary in memory with this one's options and the entries of `other`."""
         new = type(self).__new__(type(self))
-        options = self._options._replace(database_path="memory://", background_thread="disabled")
+        options = self._options._replace(
+            database_path="memory://", background_thread="disabled", caching=bool(self._options.caching is not False)
+        )
         new._configure(options, self._codec)
-        new.update(other)
+        new.__dict__.update(self._extras())
+        new._set_pairs(_pairs(other, {}), self._ttl)
         return new
 
     # Upkeep
@@ -717,11 +761,18 @@ def _restore(cls: type[PersistDict[Any, Any]], options: Options) -> PersistDict[
     return new
 
 
-def _close_store(store: Store, log: Log) -> None:
-    """Write what is pending and let go; called by `close`, and when a handle is collected."""
+def _close_store(store: Store, log: Log, wait: bool = False) -> None:
+    """Write what is pending and let go; called by `close`, and without waiting when a handle is collected.
+
+    The garbage collector may run anywhere, in the middle of a write too; then what is pending is not written.
+    """
     try:
-        keeper_of(store).remove(store)
-        _flush(store, log)
+        keeper_of(store).remove(store, wait=wait)
+        try:
+            _flush(store, log)
+        except NestedWriteError:
+            if wait:
+                raise
     finally:
         store.close()
 
@@ -739,6 +790,8 @@ def _settle_at_exit() -> None:
 def _flush(store: Store, log: Log) -> None:
     try:
         store.flush_touched(store.clock())
+    except NestedWriteError:
+        raise
     except PersistDictError as error:
         log.error(f"access times could not be written: {error}")
 

@@ -32,6 +32,8 @@ from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from persistdict.forking import hold_over_fork
+
 __all__ = ["Front"]
 
 Copy = tuple[Any, "int | None", bytes, int, "float | None"]
@@ -71,11 +73,15 @@ class Front:
         else:
             self._cache = cache
             self.lookup = self._lookup_locked
-        _fronts[id(self)] = self
+            self.lock = _lock_of(cache)
+        hold_over_fork(self)
 
     def _lookup_locked(self, key: Any) -> Copy | None:
         with self.lock:
-            return self._cache.get((self._own, key))  # type: ignore[union-attr]
+            try:
+                return self._cache.get((self._own, key))  # type: ignore[union-attr]
+            except KeyError:  # from within the cache; not to be taken for an absent key of the dictionary
+                return None
 
     def admit(self, key: Any, copy: Copy, size: int) -> None:
         """Keep what was read at the snapshot `copy[3]`, if that is still what `mark` stands for."""
@@ -151,32 +157,31 @@ class Front:
             with contextlib.suppress(ValueError):  # cachetools: larger than the whole cache
                 self._cache[(self._own, key)] = copy
 
-
-_fronts: weakref.WeakValueDictionary[int, Front] = weakref.WeakValueDictionary()
-_held: list[Front] = []
-
-
-def _before_fork() -> None:
-    """Hold all locks, so that no cache is copied into the child in the middle of a change. They are held briefly."""
-    for reference in _fronts.valuerefs():
-        front = reference()
-        if front is not None:
-            front.lock.acquire()
-            _held.append(front)
+    def after_fork(self) -> None:
+        """In the child: nothing is inherited."""
+        self.lock = threading.RLock() if self._cache is None else _lock_of(self._cache)
+        self.writing = False
+        self.clear()
 
 
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().lock.release()
+_locks: weakref.WeakValueDictionary[tuple[int, int], Any] = weakref.WeakValueDictionary()
+_locks_lock = threading.Lock()
+
+
+def _lock_of(cache: MutableMapping[Any, Any]) -> Any:
+    """The one lock of a cache of the caller, which may be given to several dictionaries."""
+    key = (os.getpid(), id(cache))  # as long as the lock lives, so does a front that holds the cache
+    with _locks_lock:
+        lock = _locks.get(key)
+        if lock is None:
+            lock = _locks[key] = threading.RLock()
+        return lock
 
 
 def _after_fork_in_child() -> None:
-    while _held:
-        front = _held.pop()
-        front.lock = threading.RLock()
-        front.writing = False
-        front.clear()
+    global _locks_lock
+    _locks_lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -73,11 +73,11 @@ class Keeper:
     """The background thread for all stores on the same entries in this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may close a handle while it is held
         self._stores: dict[int, tuple[weakref.ref[Store], Log, float]] = {}  # guarded by _lock
         self._checked: set[int] = set()  # stores whose integrity pass was begun; guarded by _lock
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._error: BaseException | None = None
 
     def add(self, store: Store, log: Log, interval: float) -> None:
@@ -86,8 +86,8 @@ class Keeper:
             self._stores[id(store)] = (weakref.ref(store), log, interval)
         self.start()
 
-    def remove(self, store: Store) -> None:
-        """Look after a store no longer; if it was the last one, returns when the thread has ended."""
+    def remove(self, store: Store, *, wait: bool = True) -> None:
+        """Look after a store no longer. If it was the last one, the thread ends; if `wait`, before this returns."""
         with self._lock:
             self._stores.pop(id(store), None)
             self._checked.discard(id(store))
@@ -96,18 +96,23 @@ class Keeper:
                 return
             self._thread = None
             self._stop.set()
-        if thread is not threading.current_thread():
+            self._wake.set()
+        if wait and thread is not threading.current_thread():
             thread.join()
 
     def start(self) -> None:
         """Start the thread if it should run and does not."""
         with self._lock:
             if self._stores and (self._thread is None or not self._thread.is_alive()):
-                self._stop = threading.Event()
+                self._stop, self._wake = threading.Event(), threading.Event()
                 self._thread = threading.Thread(
-                    target=_run, args=(weakref.ref(self), self._stop), name="persistdict-upkeep", daemon=True
+                    target=_run,
+                    args=(weakref.ref(self), self._stop, self._wake),
+                    name="persistdict-upkeep",
+                    daemon=True,
                 )
                 self._thread.start()
+            self._wake.set()
 
     def raise_error(self) -> None:
         """Raise what went wrong in the background since the last call, once."""
@@ -151,37 +156,41 @@ class Keeper:
 
     def after_fork(self) -> None:
         """In the child, where the thread does not exist."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread = None
 
 
-def _run(reference: weakref.ref[Keeper], stop: threading.Event) -> None:
+def _run(reference: weakref.ref[Keeper], stop: threading.Event, wake: threading.Event) -> None:
+    """Rounds, until told to stop or nothing is left. `wake` begins the next one early."""
     wait: float | None = 0.0
-    while wait is not None and not stop.wait(wait):
+    while wait is not None:
+        wake.wait(min(wait, threading.TIMEOUT_MAX))
+        wake.clear()
         keeper = reference()
-        if keeper is None:
+        if keeper is None or stop.is_set():
             return
         wait = keeper.round(stop)
         del keeper
 
 
 _keepers: weakref.WeakKeyDictionary[Hashable, Keeper] = weakref.WeakKeyDictionary()
-_keepers_lock = threading.Lock()
+_keepers_lock = threading.RLock()
 
 
 def keeper_of(store: Store) -> Keeper:
     """The keeper of the entries that a store shares with others."""
+    shared = store.shared  # may open the store, and come back to here
     with _keepers_lock:
-        keeper = _keepers.get(store.shared)
+        keeper = _keepers.get(shared)
         if keeper is None:
-            keeper = _keepers[store.shared] = Keeper()
+            keeper = _keepers[shared] = Keeper()
             store.on_reopen(keeper.start)
         return keeper
 
 
 def _after_fork_in_child() -> None:
     global _keepers_lock
-    _keepers_lock = threading.Lock()
+    _keepers_lock = threading.RLock()
     for keeper in list(_keepers.values()):
         keeper.after_fork()
 

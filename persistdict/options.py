@@ -64,10 +64,15 @@ class Options(NamedTuple):
             raise ValueError(f"key_size_limit must be an int from 1 to {MAX_KEY_SIZE}")
         if (self.key_serializer is None) != (self.key_unserializer is None):
             raise ValueError("key_serializer and key_unserializer must be given together")
-        if self.background_thread not in (True, False, "disabled"):
+        if not isinstance(self.background_thread, bool) and self.background_thread != "disabled":
             raise ValueError('background_thread must be True, False or "disabled"')
         if not isinstance(self.caching, (bool, MutableMapping)):
             raise TypeError("caching must be True, False or a mutable mapping such as a cachetools cache")
+        for option in ("key_serializer", "key_unserializer", "value_serializer", "value_unserializer", "clock"):
+            if getattr(self, option) is not None and not callable(getattr(self, option)):
+                raise TypeError(f"{option} must be callable")
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError("name must be a str")
         for option in ("verbose", "allow_pickle"):
             if not isinstance(getattr(self, option), bool):
                 raise TypeError(f"{option} must be True or False")

@@ -54,6 +54,9 @@ class Keys(_View, KeysView[K]):
 class Items(_View, ItemsView[K, V]):
     """The (key, value) pairs of a dictionary."""
 
+    def __contains__(self, item: object) -> bool:
+        return isinstance(item, tuple) and len(item) == 2 and super().__contains__(item)
+
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return cast("_Viewed[K, V]", self._mapping)._iter_items(False)
 

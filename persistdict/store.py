@@ -163,8 +163,8 @@ class Store(abc.ABC):
         """Whether the key is there."""
 
     @abc.abstractmethod
-    def last(self) -> Record | None:
-        """The entry that was created last."""
+    def last(self, *, values: bool = True) -> Record | None:
+        """The entry that was created last, of those that can be read. Without `values` the blob is empty."""
 
     @abc.abstractmethod
     def count(self) -> int:

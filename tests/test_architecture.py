@@ -8,7 +8,7 @@ import persistdict
 ROOT = Path(persistdict.__file__).parent
 # A module may import from its own room and from those to the left of it.
 ROOMS = [
-    ["errors", "log"],
+    ["errors", "forking", "log"],
     ["entry", "keys", "codecs", "lru", "setviews"],
     ["front", "store"],
     ["stores.memory", "stores.lmdb"],

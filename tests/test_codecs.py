@@ -1235,6 +1235,25 @@ def test_hostile_array_headers_decode_or_raise_one_error():
         decoded(CODEC, ARRAY, blob)
 
 
+def test_no_array_of_a_file_has_objects_in_it():
+    """Not even an empty one."""
+    for description in (
+        "|O",
+        "O",
+        "object",
+        "i4,O",
+        "(2,)O",
+        [["a", "|O"]],
+        [["a", [["b", "|O"]]]],
+        [["a", "|O", [0]]],
+    ):
+        for shape in ([0], [1], [0, 2**40]):
+            with pytest.raises(DecodeError):
+                CODEC.decode(ARRAY, packed_array(description, shape, data=b"\x00" * 8 * (shape == [1])))
+        with pytest.raises(DecodeError):
+            CODEC.decode(TREE, ormsgpack.packb(Ext(17, ormsgpack.packb([description, b""]))))
+
+
 def test_an_array_gets_no_more_memory_than_it_has_bytes():
     """numpy makes one byte of an element of none: a few bytes of a file would be an array of gigabytes."""
     for description in ("|S0", "<U0", [["a", "|S0"]], "|V0"):

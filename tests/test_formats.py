@@ -378,6 +378,32 @@ def test_a_reader_made_from_the_description_alone_reads_a_store(number, tmp_path
         assert found[kb] == (hint, *codec.encode(valued(value)), version, ctime, mtime, int((expires_at or 0) * 1e6))
 
 
+@pytest.mark.parametrize("limit", [1, 20, 511])
+def test_what_is_written_now_is_as_the_description_says(limit, tmp_path):
+    """Values from 32 KB on lie apart; what is overwritten, expired or removed leaves nothing behind."""
+    now = [NOW]
+    sizes = [0, 1, 32 * 1024 - 1, 32 * 1024, 32 * 1024 + 1, 100_000]
+    with opened(tmp_path / "d", key_size_limit=limit, clock=lambda: now[0]) as d:
+        for size in sizes:
+            d[("grown", size)] = b"x"
+            d.update({("plain", size): b"x" * size, ("grown", size): b"x" * size, ("gone", size): b"x" * size})
+            d.set(("shrunk", size), b"x" * size, ttl=50)
+            d.set(("shrunk", size), b"", ttl=100)
+            d.set(("over", size), b"x" * size, ttl=5)
+            d.set(("over and set again", size), b"x" * size, ttl=5)
+            del d["gone", size]
+            d.get(("plain", size))
+        now[0] += 10
+        d.flush()
+        for size in sizes:
+            d["over and set again", size] = b"x" * (sizes[-1] - size)
+        d.expire()
+        expected = {KeyCodec().encode(key)[0]: value for key, value in d.items()}
+        assert len(expected) == 4 * len(sizes)
+    found, _ = read_by_the_description(tmp_path / "d", limit)
+    assert {kb: body for kb, (_, _, body, *_) in found.items()} == expected
+
+
 def test_another_format_is_refused_and_not_touched(tmp_path):
     with opened(tmp_path / "d") as d:
         d["a"] = 1

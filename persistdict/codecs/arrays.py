@@ -52,7 +52,7 @@ def _has_metadata(dtype: numpy.dtype[Any]) -> bool:
 def _restore(description: Any) -> numpy.dtype[Any]:
     """The dtype of a description that may come from a file. Raises DecodeError for what `_describe` never gives."""
     dtype: numpy.dtype[Any] = numpy.lib.format.descr_to_dtype(_checked(description))
-    if dtype.hasobject or (dtype.itemsize == 0 and dtype.names != ()):
+    if dtype.hasobject or (dtype.itemsize == 0 and (dtype.kind != "V" or dtype.names)):
         raise DecodeError("a stored array claims to hold objects, or elements of no size")
     return dtype
 

@@ -56,6 +56,14 @@ class SafeCodec:
             self._tree = Tree()
         return self._tree
 
+    def __getstate__(self) -> list[Any]:
+        return self._tree.registrations() if self._tree is not None else []
+
+    def __setstate__(self, registrations: list[Any]) -> None:
+        self._tree = None
+        for registration in registrations:
+            self._make_tree().register(*registration)
+
     def register(
         self, cls: type[T], encode: Callable[[T], Any], decode: Callable[[Any], T], *, name: str | None = None
     ) -> None:

@@ -72,6 +72,10 @@ class Tree:
         self._encoders[cls] = (name, encode)
         self._decoders[name] = (cls, decode)
 
+    def registrations(self) -> list[tuple[type, Callable[[Any], Any], Callable[[Any], Any], str]]:
+        """What `register` was called with."""
+        return [(cls, encode, self._decoders[name][1], name) for cls, (name, encode) in self._encoders.items()]
+
     def raise_lost_error(self) -> None:
         """Raise what a hook raised within the last call of ormsgpack, if it did."""
         error, self._calls.error = self._calls.error, None

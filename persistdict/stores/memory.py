@@ -5,6 +5,7 @@ Entries live as long as a handle on them. Handles with the same name share their
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
 from persistdict.errors import ClosedError, NestedWriteError
+from persistdict.forking import hold_over_fork
 from persistdict.store import (
     ABSENT,
     ANY,
@@ -29,6 +31,8 @@ __all__ = ["MemoryStore"]
 
 T = TypeVar("T")
 
+MAX_TOUCHED = 1 << 16
+
 
 class _Row(NamedTuple):
     hint: bytes
@@ -44,17 +48,23 @@ class _Row(NamedTuple):
 class _Entries:
     """What handles of one name share. Also the `Moment` of all of them.
 
-    `rows` is in order of creation, which is the order of seq. Everything is guarded by `lock`, but for the reading of
-    single rows and of the id, which are atomic.
+    `rows` is in order of creation, which is the order of seq. `lock` guards everything, readers included: a transaction
+    changes the rows in place.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.rows: dict[bytes, _Row] = {}
         self.atimes: dict[bytes, float] = {}
+        self.touched: dict[bytes, float | None] = {}
         self.info: dict[str, str] = {}
         self.commit = 0
         self.writing = False
+        hold_over_fork(self)
+
+    def after_fork(self) -> None:
+        """In the child: as it was, with a new lock."""
+        self.lock = threading.RLock()
 
     def id(self) -> int:
         return self.commit
@@ -62,6 +72,15 @@ class _Entries:
 
 _named: weakref.WeakValueDictionary[str, _Entries] = weakref.WeakValueDictionary()
 _named_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _named_lock
+    _named_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class MemoryStore(Store):
@@ -89,7 +108,7 @@ class MemoryStore(Store):
         self.place = f"memory://{name or ''}"
         self.idle = idle
         self.clock = clock
-        self.touched = {}
+        self.touched = entries.touched
         self._closed = False
 
     def begin(self) -> Moment:
@@ -104,16 +123,23 @@ class MemoryStore(Store):
 
     def read(self, kb: bytes) -> Found | None:
         self._check_open()
-        commit = self._entries.commit
-        record = self._record(kb)
+        with self._entries.lock:
+            commit = self._entries.commit
+            record = self._record(kb)
         if record is None:
             return None
-        self.touched[record.seq] = None if self.idle is None else self.clock()
+        self._note(record.seq)
         return record.tag, record.blob, record.seq, record.expires_at, commit
+
+    def _note(self, seq: bytes) -> None:
+        if len(self.touched) >= MAX_TOUCHED:
+            self.touched.clear()
+        self.touched[seq] = None if self.idle is None else self.clock()
 
     def get(self, kb: bytes) -> Record | None:
         self._check_open()
-        return self._record(kb)
+        with self._entries.lock:
+            return self._record(kb)
 
     def get_many(self, kbs: list[bytes]) -> list[Record | None]:
         self._check_open()
@@ -121,14 +147,14 @@ class MemoryStore(Store):
             records = [self._record(kb) for kb in kbs]
         for record in records:
             if record is not None:
-                self.touched[record.seq] = None if self.idle is None else self.clock()
+                self._note(record.seq)
         return records
 
     def contains(self, kb: bytes) -> bool:
         return self.get(kb) is not None
 
-    def last(self) -> Record | None:
-        return next(self.scan(reverse=True), None)
+    def last(self, *, values: bool = True) -> Record | None:
+        return next(self.scan(reverse=True, values=values), None)
 
     def count(self) -> int:
         self._check_open()
@@ -206,6 +232,7 @@ class MemoryStore(Store):
                 entries.writing = True
                 result = work(txn)
                 entries.commit = txn.id()
+                txn.forget_atimes()
             except BaseException:
                 txn.undo()
                 raise
@@ -263,6 +290,12 @@ class _MemoryTransaction(Transaction):
         self._entries.rows = dict(sorted(self._entries.rows.items(), key=lambda item: item[1].seq))
         self._entries.info = self._info_before
 
+    def forget_atimes(self) -> None:
+        """Drop the access times of what this transaction has removed for good."""
+        for kb, row in self._before.items():
+            if row is not None and getattr(self._entries.rows.get(kb), "seq", None) != row.seq:
+                self._entries.atimes.pop(row.seq, None)
+
     def _holds(self, kb: bytes, when: Condition) -> bool:
         if when is ANY:
             return True
@@ -299,6 +332,7 @@ class _MemoryTransaction(Transaction):
             return None
         row = self._entries.rows.pop(kb)
         self._before.setdefault(kb, row)
+        self._entries.touched.pop(row.seq, None)
         return record
 
     def discard(self, kb: bytes) -> bool:
@@ -310,6 +344,7 @@ class _MemoryTransaction(Transaction):
             self._before.setdefault(kb, row)
         total = len(rows)
         self._entries.rows = {}
+        self._entries.touched.clear()
         return total
 
     def get_info(self, name: str) -> str | None:

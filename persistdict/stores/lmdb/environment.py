@@ -59,6 +59,7 @@ class Environment:
         dbs: the named databases.
         lock: guards writing and opening; behind it the gate.
         base: added to transaction ids to make sequence numbers.
+        touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
         followers: called after every (re)opening, so that stores bind what they use often.
     """
 
@@ -69,6 +70,7 @@ class Environment:
         self.users = 0  # guarded by the registry's lock
         self.base = 0
         self.dbs: dict[str, Any] = {}
+        self.touched: dict[bytes, float | None] = {}
         self.followers: weakref.WeakSet[Any] = weakref.WeakSet()
         self.reopened: list[Callable[[], None]] = []  # upkeep hooks in here, to start its thread again
         self.begin: Callable[..., Any] = _raise_not_open
@@ -150,8 +152,8 @@ class Environment:
                         with self.begin(write=True) as txn:
                             return work(txn, *args)
                     finally:
+                        self.writing = False  # first: a signal may be raised when the next call returns
                         gate.free()
-                        self.writing = False
             except lmdb.Error as error:
                 attempt += 1
                 self._recover(error, attempt)
@@ -204,9 +206,17 @@ class Environment:
                 if grow and raw.info()["map_size"] <= before:
                     raw.set_mapsize(before * 2)
             except lmdb.Error as error:
+                self._reopen_if_closed(raw)
                 raise self._translated(error) from error
             finally:
                 self._gate.free()
+
+    def _reopen_if_closed(self, raw: lmdb.Environment) -> None:
+        """Where there is no room for a larger map, py-lmdb closes the environment; the next use opens it again."""
+        try:
+            raw.info()
+        except lmdb.Error:
+            self._forget(_raise_not_open)
 
     def _translated(self, error: lmdb.Error, *, opening: bool = False) -> Exception:
         code = getattr(error, "code", 0) or 0

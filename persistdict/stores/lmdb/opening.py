@@ -22,7 +22,7 @@ __all__ = ["find_shared", "forget_inherited", "open_raw", "share", "unshare"]
 
 MAX_DBS = 32
 MAX_READERS = 1024
-LARGEST_MAP = 1 << 40  # address space only; the file is as long as its content
+LARGEST_MAP = 1 << 36  # address space only, which 2000 open dictionaries share; it doubles when it is full
 SMALLEST_MAP = 1 << 26
 
 Identity = tuple[int, int]

@@ -36,6 +36,7 @@ __all__ = [
     "Slot",
     "check_large",
     "large_body",
+    "large_size",
     "pack_index",
     "pack_record",
     "parse_index",
@@ -120,6 +121,11 @@ def parse_record(raw: bytes) -> Parsed:
 def large_body(blob: bytes) -> bytes:
     """What a record says of a value that lies in "v"."""
     return _LARGE_BODY.pack(len(blob), crc32(blob))
+
+
+def large_size(body: bytes) -> int:
+    """The size of the large value that a record describes."""
+    return int(_LARGE_BODY.unpack(body)[0])
 
 
 def check_large(body: bytes, blob: bytes | None) -> bytes:

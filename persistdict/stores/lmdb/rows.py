@@ -75,10 +75,10 @@ class Rows:
     def bind(self) -> None:
         """Take over what the environment has opened; called again after every reopening."""
         dbs = self.env.dbs
-        self.begin = self.env.begin
         self.base = self.env.base
         self.k, self.e, self.v = dbs.get("k"), dbs.get("e"), dbs.get("v")
         self.x, self.a, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("info")
+        self.begin = self.env.begin  # last: whoever sees it sees the databases
 
     # Reading
 
@@ -277,7 +277,7 @@ class Rows:
     def _index_key(self, kb: bytes) -> bytes:
         return kb if len(kb) < self.limit else crop(kb, self.limit)
 
-    def last_in(self, txn: Any) -> Record | None:
+    def last_in(self, txn: Any, values: bool) -> Record | None:
         """The entry that was created last, is readable and not over."""
         cursor = txn.cursor(self.e)
         found = cursor.last()
@@ -285,10 +285,9 @@ class Rows:
         while found:
             try:
                 record = parse_record(cursor.value())
+                entry = self.whole(txn, (cursor.key(), record.deadline), record, now, values)
             except CorruptEntryError:
-                found = cursor.prev()  # the integrity pass reports it; it stays where it is
-                continue
-            entry = self.whole(txn, (cursor.key(), record.deadline), record, now)
+                entry = None  # the integrity pass reports it; it stays where it is
             if entry is not None:
                 return entry
             found = cursor.prev()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -59,9 +60,9 @@ class LmdbStore(Rows, Store):
         self.limit = key_size_limit
         self.idle = idle
         self.clock = clock
-        self.touched = {}
         self._closed = False
         self.env = open_environment(path, map_size)
+        self.touched = self.env.touched
         self.shared = self.env
         self.place = self.env.folder
         self.env.followers.add(self)
@@ -117,12 +118,10 @@ class LmdbStore(Rows, Store):
         return record.tag, record.blob, record.seq, record.expires_at, txn.id()
 
     def _note(self, seq: bytes, now: float) -> None:
-        """Note a read. The list is bounded; without an idle limit all that a loss costs is an older access time."""
+        """Note a read. The list is bounded; what is lost costs an access time that is older than it should be."""
         if len(self.touched) >= MAX_TOUCHED:
-            if self.idle is None:
-                self.touched.popitem()
-            else:
-                self.flush_touched(now)
+            with contextlib.suppress(StopIteration, RuntimeError, KeyError):  # other threads change it too
+                del self.touched[next(iter(self.touched))]
         self.touched[seq] = None if self.idle is None else now
 
     def get(self, kb: bytes) -> Record | None:
@@ -157,8 +156,8 @@ class LmdbStore(Rows, Store):
         place = self.find(txn, kb)
         return place is not None and self._alive(txn, place, self.clock())
 
-    def last(self) -> Record | None:
-        return self.env.attempt(lambda: self.last_in(self.begin(self.e)))
+    def last(self, *, values: bool = True) -> Record | None:
+        return self.env.attempt(lambda: self.last_in(self.begin(self.e), values))
 
     def count(self) -> int:
         return self.env.attempt(self._count)
@@ -232,8 +231,9 @@ class LmdbStore(Rows, Store):
         self._closed = True
         self.env.followers.discard(self)
         self.env.release()
+        # What a write under way still uses, the databases and the base, stays as it is.
         self.env = CLOSED
-        self.bind()
+        self.begin = CLOSED.begin
 
 
 class LmdbTransaction(Transaction):

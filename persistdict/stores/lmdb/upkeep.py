@@ -9,10 +9,12 @@ from typing import Any
 
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import crop, key_digest
-from persistdict.stores.lmdb.record import LARGE, Parsed, check_large, parse_index, parse_record
+from persistdict.stores.lmdb.record import LARGE, Parsed, check_large, large_size, parse_index, parse_record
 from persistdict.stores.lmdb.rows import ATIME, DEADLINE, Rows
 
 __all__ = ["check_entries", "expire_entries", "write_access_times"]
+
+STEP_BYTES = 8 << 20  # that one step of the check reads
 
 
 def write_access_times(rows: Rows, batch: dict[bytes, float]) -> None:
@@ -97,6 +99,7 @@ def _check(rows: Rows, budget: int, after: bytes) -> tuple[list[str], bytes | No
     txn = rows.begin(rows.e)
     cursor = txn.cursor()
     faults: list[str] = []
+    size = 0
     if not after and txn.stat(rows.e)["entries"] < txn.stat(rows.k)["entries"]:
         faults.append("the index names entries that do not exist")
     more = cursor.set_range(after) if after else cursor.first()
@@ -110,7 +113,10 @@ def _check(rows: Rows, budget: int, after: bytes) -> tuple[list[str], bytes | No
             faults.append(f"the entry {seq.hex()} is damaged: its checksum does not fit")
         else:
             faults.extend(_check_record(rows, txn, seq, record))
+            size += len(raw) + (large_size(record.body) if record.flags & LARGE else 0)
         more = cursor.next()
+        if size > STEP_BYTES:
+            break
     return faults, (cursor.key() if more else None)
 
 

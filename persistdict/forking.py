@@ -1,0 +1,61 @@
+"""Locks and fork: some locks are held while a process forks, so that what they guard is copied whole.
+
+Only for locks that are held briefly and never across a call of a store or of the user's code that may wait. In the
+child each object gets told (`after_fork`), and makes a new lock for itself.
+
+Threads: several may fork at once; each holds and releases its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["HeldOverFork", "hold_over_fork"]
+
+
+@runtime_checkable
+class HeldOverFork(Protocol):
+    """Something with a lock that is to be held over a fork."""
+
+    lock: Any  # a threading.RLock
+
+    def after_fork(self) -> None:
+        """In the child: make a new lock, and forget what must not be inherited."""
+
+
+_objects: weakref.WeakValueDictionary[int, HeldOverFork] = weakref.WeakValueDictionary()
+_held = threading.local()
+
+
+def hold_over_fork(thing: HeldOverFork) -> None:
+    """Hold the lock of this object over every fork, as long as it lives."""
+    _objects[id(thing)] = thing
+
+
+def _before() -> None:
+    held = _held.__dict__.setdefault("things", [])
+    for reference in _objects.valuerefs():
+        thing = reference()
+        if thing is not None:
+            lock = thing.lock
+            lock.acquire()
+            held.append((thing, lock))
+
+
+def _after_in_parent() -> None:
+    held = _held.__dict__.setdefault("things", [])
+    while held:
+        held.pop()[1].release()
+
+
+def _after_in_child() -> None:
+    held = _held.__dict__.setdefault("things", [])
+    while held:
+        held.pop()[0].after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
