@@ -184,6 +184,12 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             self._store = store
         self._log.info(f"opened {store.place}")
 
+    def _opened(self) -> Store:
+        """The store itself, opened if it was not yet."""
+        if isinstance(self._store, _Unopened):
+            self._open()
+        return self._store
+
     def _check_names(self, store: Store) -> None:
         """Keep the names of the codecs in the store, or compare: others would misread what is there."""
         asked = {"codec": self._codec.name, "keys": self._options.key_name()}
@@ -612,7 +618,9 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             more = len(self) - len(shown)
         except ClosedError:
             return f"{label}, closed)"
-        return f"{label}, {{{', '.join(shown)}{f', ... {more} more' if more > 0 else ''}}})"
+        if more > 0:
+            shown.append(f"... {more} more")
+        return f"{label}, {{{', '.join(shown)}}})"
 
     def copy(self) -> PersistDict[K, V]:
         """An independent dictionary in memory with the same entries and options."""
@@ -676,16 +684,18 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         They are absent for every reader anyway; this frees their space. Raises MaintenanceError if upkeep in the
         background failed since the last call.
         """
-        keeper_of(self._store).raise_error()
-        return expire_all(self._store)
+        store = self._opened()
+        keeper_of(store).raise_error()
+        return expire_all(store)
 
     def flush(self) -> None:
         """Write the noted access times to the store; values are on the disk already.
 
         Raises MaintenanceError if upkeep in the background failed since the last call.
         """
-        keeper_of(self._store).raise_error()
-        self._store.flush_touched(self._store.clock())
+        store = self._opened()
+        keeper_of(store).raise_error()
+        store.flush_touched(store.clock())
 
     @property
     def path(self) -> str:

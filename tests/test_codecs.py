@@ -278,6 +278,17 @@ def test_a_dtype_that_cannot_be_described_is_refused_as_any_other_value():
         kept_or_refused(value, lambda found, value=value: same(found, value))
 
 
+def test_a_structured_scalar_comes_back_whatever_is_between_its_fields():
+    """The bytes of padding mean nothing; numpy does not always copy them."""
+    for dtype in (
+        numpy.dtype({"names": ["a", "b"], "formats": ["<i4", "<i4"], "offsets": [4, 12], "itemsize": 20}),
+        numpy.dtype([("a", "i1"), ("b", "<i8")], align=True),
+    ):
+        for byte in (b"\x00", b"\x07"):
+            value = numpy.frombuffer(byte * dtype.itemsize, dtype)[0]
+            assert same(round_trip([value]), [value])
+
+
 def test_a_structured_scalar_that_was_read_can_be_changed():
     """As the one that was stored could."""
     for found in (round_trip([numpy.zeros(1, [("a", "i4")])[0]])[0], round_trip(numpy.zeros(1, [("a", "i4")])[0])):
@@ -447,18 +458,23 @@ def test_the_types_of_ormsgpack_itself_are_refused():
             CODEC.encode(value)
 
 
-def nested(kind, depth):
-    """A value of so many levels."""
-    wraps = {
-        "list": lambda value: [value],
-        "tuple": lambda value: (value,),
-        "dict": lambda value: {"a": value},
-        "int dict": lambda value: {1: value},
-        "frozenset": lambda value: frozenset([value]),
-    }
-    value: Any = None
+WRAPS: dict[str, Any] = {
+    "list": lambda value: [value],
+    "tuple": lambda value: (value,),
+    "dict": lambda value: {"a": value},
+    "int dict": lambda value: {1: value},
+    "frozenset": lambda value: frozenset([value]),
+    "bytearray": lambda value: [value, bytearray(b"x")],
+    "surrogate": lambda value: {"\ud800": value},
+    "beside": lambda value: (value, {2: 3}, "\ud800"),
+}
+
+
+def nested(kinds, depth, inmost=None):
+    """A value of so many levels, of these kinds by turns."""
+    value = inmost
     for level in range(depth):
-        value = wraps[list(wraps)[level % 4] if kind == "mixed" else kind](value)
+        value = WRAPS[kinds[level % len(kinds)]](value)
     return value
 
 
@@ -476,19 +492,40 @@ def from_deep(call, depth):
     return call() if depth == 0 else from_deep(call, depth - 1)
 
 
-@pytest.mark.parametrize("kind", ["list", "tuple", "dict", "int dict", "frozenset", "mixed"])
-def test_what_is_too_deep_is_refused_and_what_is_accepted_can_be_read(kind):
-    """Also by a caller whose own stack is deeper than that of the writer."""
-    for depth in (10, 30, 60, 100, 150, 200, 240, 255, 256, 280, 300, 301, 500, 1023, 1024, 1025, 5000):
-        value = nested(kind, depth)
-        try:
-            tag, blob = CODEC.encode(value)
-        except ValueTypeError as error:
-            assert depth > 30, "a value of a reasonable depth was refused"
-            assert "deep" in str(error)
-            continue
-        assert levels(CODEC.decode(tag, blob)) == levels(value)
-        assert levels(from_deep(lambda tag=tag, blob=blob: CODEC.decode(tag, blob), 200)) == levels(value)
+def check_depth(value):
+    """Refused, or read again from a deeper stack than the writer's: encoded once more, it has the same bytes."""
+    try:
+        tag, blob = CODEC.encode(value)
+    except ValueTypeError as error:
+        assert "deep" in str(error)
+        return False
+    found = from_deep(lambda: CODEC.decode(tag, blob), 150)
+    assert levels(found) == levels(value)
+    assert CODEC.encode(found) == (tag, blob)
+    return True
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [["list"], ["tuple"], ["dict"], ["int dict"], ["frozenset"], ["surrogate"], ["list", "tuple", "dict", "int dict"]],
+    ids="-".join,
+)
+def test_what_is_too_deep_is_refused_and_what_is_accepted_can_be_read(kinds):
+    """At every depth around the limits, whatever is at the bottom."""
+    for depth in (10, 30, *range(60, 68), 100, 150, 200, *range(245, 260), 280, 301, 500, 1023, 1024, 1025, 5000):
+        for inmost in (None, (), bytearray(b"x"), "\ud800", 2**64, numpy.int8(1), datetime.date.min, Path("x"), {1: 2}):
+            if kinds != ["frozenset"] or inmost.__hash__:
+                assert check_depth(nested(kinds, depth, inmost)) or depth > 30
+
+
+def test_chains_of_any_containers_are_refused_or_can_be_read():
+    """1,000 of them, mixed at random."""
+    chance = random.Random(3)
+    accepted = 0
+    for _ in range(1000):
+        kinds = chance.choices([kind for kind in WRAPS if kind != "frozenset"], k=chance.choice([1, 2, 3, 30]))
+        accepted += check_depth(nested(kinds, chance.randrange(1, 350), chance.choice([None, bytearray(b"x"), 2**64])))
+    assert 100 < accepted < 900
 
 
 def test_a_value_that_contains_itself_is_refused():
@@ -531,6 +568,10 @@ def test_nothing_is_encoded_many_times_over(beside):
 
 
 # Registered types
+
+
+def to_pair(parts):
+    return Pair(*parts)
 
 
 def registered():
@@ -693,6 +734,19 @@ def test_a_name_means_one_class_for_ever():
     assert codec.decode(*old) == Point(1, 2)
 
 
+def test_a_codec_that_was_pickled_knows_what_was_registered():
+    """Under all the names that a class ever had."""
+    codec = SafeCodec()
+    codec.register(Pair, tuple, to_pair, name="old")
+    old = codec.encode(Pair(1, 2))
+    codec.register(Pair, tuple, to_pair, name="new")
+    for copy in (pickle.loads(pickle.dumps(codec)), pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(codec))))):
+        assert copy.encode([Pair(1, 2)]) == codec.encode([Pair(1, 2)])
+        assert copy.decode(*codec.encode(Pair(1, 2))) == Pair(1, 2)
+        assert copy.decode(*old) == Pair(1, 2)
+    assert same(round_trip([(1,)], pickle.loads(pickle.dumps(SafeCodec()))), [(1,)])
+
+
 def test_codecs_do_not_share_what_is_registered():
     codec = registered()
     with pytest.raises(ValueTypeError):
@@ -720,7 +774,7 @@ def test_json_refuses_what_it_would_change():
         {Mood.GOOD: 1},
         [[(1,)]], Dict(a=1), List(), numpy.float64(1), datetime.date(2020, 1, 1), object(), decimal.Decimal(1),
         10**5000,
-        nested("list", 5000), nested("dict", 1000),
+        nested(["list"], 5000), nested(["dict"], 1000),
     ]:  # fmt: skip
         with pytest.raises(ValueTypeError):
             codec.encode(value)
@@ -1402,6 +1456,29 @@ def test_bombs_take_neither_memory_nor_time():
         decoded(8, ormsgpack.packb(Ext(2, ormsgpack.packb([Ext(10, b"1e999999999999999"), 5]))), "decimal in a set")
     """
     assert run_limited(code)[:2] == ("end", 0)
+
+
+@needs_proc
+@pytest.mark.parametrize("megabytes", [2, 8])
+def test_no_nesting_of_a_file_overflows_the_stack(megabytes):
+    """Of a thread of 2 MB, which is what Windows and musl give, or 8 MB: it would end the process."""
+    code = f"""
+        import threading
+        def bombs():
+            for level in (b"\\x91", b"\\x81\\xa1a"):
+                for within in (31, 32, 33, 255, 256, 1000, 1023, 1024):
+                    for extensions in (0, 1, 3, 4, 5, 10, 63, 64, 65, 200):
+                        blob = b"\\xc0"
+                        for _ in range(extensions):
+                            blob = level * within + blob
+                            blob = b"\\xc9" + len(blob).to_bytes(4, "big") + b"\\x01" + blob
+                        decoded(8, level * within + blob, f"{{level}} {{within}} {{extensions}}")
+        threading.stack_size({megabytes} << 20)
+        thread = threading.Thread(target=bombs)
+        thread.start()
+        thread.join()
+    """
+    assert run_limited(code) == ("end", 0, "")
 
 
 @needs_proc

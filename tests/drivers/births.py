@@ -17,8 +17,8 @@ import time
 from collections import Counter
 from typing import Any
 
-from kills import NUMBER, Process, watch
-from running import ask_child, faults_of, finish, left_over, preload, seed, verified
+from drivers.kills import NUMBER, Process, watch
+from drivers.running import ask_child, faults_of, finish, left_over, preload, seed, verified
 
 from persistdict import PersistDict
 

@@ -1,6 +1,6 @@
 """Single cases of fork, each with the interleaving that it is about.
 
-    fork_cases.py FOLDER CASE
+fork_cases.py FOLDER CASE
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from running import WATCHDOG, answer_of, ask_child, finish, in_child, preload
+from drivers.running import WATCHDOG, answer_of, ask_child, finish, in_child, preload
 
 from persistdict import PersistDict, maintenance
 

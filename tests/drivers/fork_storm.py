@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from running import WATCHDOG, answer_of, finish, in_child, preload, seed, verified
+from drivers.running import WATCHDOG, answer_of, finish, in_child, preload, seed, verified
 
 from persistdict import PersistDict, maintenance
 from persistdict.stores.lmdb import environment

@@ -24,8 +24,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from running import WATCHDOG, abort, ask_child, faults_of, finish, preload, seed, verified
-from workload import OPTIONS, Plan, Written, check_everything, perform, read_together
+from drivers.running import WATCHDOG, abort, ask_child, faults_of, finish, preload, seed, verified
+from drivers.workload import OPTIONS, Plan, Written, check_everything, perform, read_together
 
 from persistdict import PersistDict
 
@@ -179,7 +179,9 @@ class Rounds:
                 pickle.dump(plan.state(), file)
             os.set_inheritable(pipe, True)
             flags = ["-X", "faulthandler", "-W", "error"]
-            os.execv(sys.executable, [sys.executable, *flags, __file__, "work", self.folder, path, str(pipe), "x"])
+            os.execv(
+                sys.executable, [sys.executable, *flags, "-m", "drivers.kills", "work", self.folder, path, str(pipe)]
+            )
 
         return Process(run, f"worker {plan.worker}")
 
@@ -236,7 +238,7 @@ class Rounds:
 
 def main() -> None:
     if sys.argv[1] == "work":
-        _, _, folder, path, pipe, _ = sys.argv
+        _, _, folder, path, pipe = sys.argv
         with open(path, "rb") as file:
             plan = Plan.of(pickle.load(file))
         work(folder, plan, int(pipe), "")

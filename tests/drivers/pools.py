@@ -1,6 +1,6 @@
 """Handles as arguments of processes that multiprocessing and concurrent.futures start.
 
-    pools.py FOLDER METHOD      spawn, fork or forkserver
+pools.py FOLDER METHOD      spawn, fork or forkserver
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from running import finish
+from drivers.running import WATCHDOG, finish
 
 from persistdict import PersistDict
 
@@ -50,10 +50,10 @@ def main() -> None:
         processes = [context.Process(target=run, args=(d, number, queue)) for number in range(3)]
         for process in processes:
             process.start()
-        pids = {queue.get()[0] for _ in processes}
         for process in processes:
-            process.join()
+            process.join(WATCHDOG)
             assert process.exitcode == 0, f"a process ended with {process.exitcode}"
+        pids = {queue.get()[0] for _ in processes}
         assert len(pids) == 3 and os.getpid() not in pids
         assert [d[f"worker {number}"] for number in range(3)] == [[0], [1], [2]]
         with ProcessPoolExecutor(2, mp_context=context) as pool:

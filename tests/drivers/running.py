@@ -18,12 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-HERE = Path(__file__).parent
-WATCHDOG = float(os.environ.get("PERSISTDICT_WATCHDOG", "30"))  # seconds after which a process that should answer at once is taken for stuck
+WATCHDOG = float(
+    os.environ.get("PERSISTDICT_WATCHDOG", "30")
+)  # seconds after which a process that should answer at once is taken for stuck
 
 
 def rounds(normal: int, name: str = "PERSISTDICT_ROUNDS") -> int:
-    """How often to do something that is done `normal` times in CI; PERSISTDICT_ROUNDS=10 makes it ten times as often."""
+    """How often to do what is done `normal` times in CI; PERSISTDICT_ROUNDS=10 makes it ten times as often."""
     return max(1, int(normal * float(os.environ.get(name, "1"))))
 
 
@@ -40,7 +41,8 @@ def start_driver(name: str, *arguments: object, **options: Any) -> subprocess.Po
     # Fork with threads around is what is tested; Python 3.12 and later warn of it.
     flags = ["-X", "faulthandler", "-W", "error", "-W", "ignore:This process:DeprecationWarning"]
     return subprocess.Popen(
-        [sys.executable, *flags, str(HERE / f"{name}.py"), *map(str, arguments)],
+        [sys.executable, *flags, "-m", f"drivers.{name}", *map(str, arguments)],
+        cwd=Path(__file__).parent.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -82,7 +84,7 @@ def kill_group(leader: int) -> None:
 
 def preload() -> None:
     """Import what the first opening would import, so that forked processes are at work at once."""
-    import lmdb_dict.mapping.abc
+    import lmdb_dict.mapping.abc  # noqa: F401
 
     import persistdict.lru
     import persistdict.stores.lmdb

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from running import ask_child, faults_of, finish, left_over, preload, seed
+from drivers.running import ask_child, faults_of, finish, left_over, preload, seed
 
 import persistdict
 from persistdict import PersistDict

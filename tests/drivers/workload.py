@@ -224,9 +224,10 @@ def _applied(plan: Plan, mine: dict[Any, Any]) -> bool:
     after = Plan.of(plan.state())
     after.done(operation)
     for state in (plan, after):
-        if list(state.entries) == list(mine):  # the order counts
-            if all(mine[key] == written.value() for key, written in state.entries.items()):
-                return state is after and after.entries != plan.entries
+        if list(state.entries) == list(mine) and all(  # the order counts
+            mine[key] == written.value() for key, written in state.entries.items()
+        ):
+            return state is after and after.entries != plan.entries
     differences = [
         f"{key!r:.40}: acknowledged {written}, found {str(found)[:60]!r}"
         for number in range(OWN)
