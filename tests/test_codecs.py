@@ -1308,6 +1308,16 @@ def test_no_array_of_a_file_has_objects_in_it():
             CODEC.decode(TREE, ormsgpack.packb(Ext(17, ormsgpack.packb([description, b""]))))
 
 
+def test_an_array_has_exactly_the_bytes_that_its_shape_says():
+    for shape in ([0], [0, 5], [2], []):
+        size = math.prod(shape) * 4
+        for given_size in (size - 4, size - 1, size + 1, size + 4, size * 2 + 4):
+            with pytest.raises(DecodeError):
+                CODEC.decode(
+                    ARRAY, packed_array("<i4", shape, data=bytes(max(0, given_size)) if given_size >= 0 else b"x")
+                )
+
+
 def test_an_array_gets_no_more_memory_than_it_has_bytes():
     """numpy makes one byte of an element of none: a few bytes of a file would be an array of gigabytes."""
     for description in ("|S0", "<U0", [["a", "|S0"]], "|V0"):

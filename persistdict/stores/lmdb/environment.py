@@ -89,7 +89,8 @@ class Environment:
         gate = self._gate
         with self.lock:
             try:
-                gate.hold()
+                gate.hold_patiently()
+                files.remove_leftovers(self.folder)
                 raw = find_shared(self.folder)
                 if raw is None:
                     if files.identity(self.folder) is None:
@@ -200,7 +201,7 @@ class Environment:
             if raw is None:
                 return
             try:
-                self._gate.hold()
+                self._gate.hold_patiently()
                 before = raw.info()["map_size"]
                 raw.set_mapsize(0)
                 if grow and raw.info()["map_size"] <= before:
@@ -317,7 +318,7 @@ def _raise_closed(*_: Any, **__: Any) -> Any:
 def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
-    forget_inherited(set(_registry))
+    forget_inherited()
     for environment in _registry.values():
         environment.after_fork()
 

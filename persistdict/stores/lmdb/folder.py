@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from persistdict.errors import NotAStoreError, OpenError, UnsafePathError
 
-__all__ = ["DATA", "GATE", "LOCK", "create_data", "identity", "prepare"]
+__all__ = ["DATA", "GATE", "LOCK", "create_data", "identity", "prepare", "remove_leftovers"]
 
 DATA, LOCK, GATE = "data.mdb", "lock.mdb", "gate.lock"
 _NEW = ".persistdict-new-"
@@ -87,14 +87,18 @@ def identity(folder: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def remove_leftovers(folder: str) -> None:
+    """Remove what makers of a database left behind that died. Needs the gate: whoever holds it is the only maker."""
+    for entry in list(os.scandir(folder)):
+        if entry.name.startswith(_NEW) and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+
+
 def create_data(folder: str, make: Callable[[str], None]) -> None:
     """Let `make` build a database in a new folder and move its data file into place. Needs the gate.
 
     Durable: when it returns, the name is on the disk too.
     """
-    for name in os.listdir(folder):
-        if name.startswith(_NEW):  # of a maker that died: whoever holds the gate is the only one
-            shutil.rmtree(os.path.join(folder, name))
     new = tempfile.mkdtemp(prefix=_NEW, dir=folder)
     try:
         make(new)

@@ -66,6 +66,17 @@ class Gate:
         self.hold = functools.partial(fcntl.lockf, self._fd, fcntl.LOCK_EX)
         self.free = functools.partial(fcntl.lockf, self._fd, fcntl.LOCK_UN)
 
+    def hold_patiently(self) -> None:
+        """`hold`, again if the kernel wrongly sees a circle: it takes all threads of a process for one."""
+        while True:
+            try:
+                self.hold()
+                return
+            except OSError as error:
+                if error.errno != errno.EDEADLK:
+                    raise
+            time.sleep(0.001)
+
     def close(self) -> None:
         """Close the file. May be called again."""
         fd, self._fd = self._fd, -1

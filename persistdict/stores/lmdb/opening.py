@@ -27,7 +27,7 @@ SMALLEST_MAP = 1 << 26
 
 Identity = tuple[int, int]
 _ours: dict[Identity, lmdb.Environment] = {}
-_inherited: set[Identity] = set()  # in a forked child: the files that the parent had open
+_forked = False  # whether this process was forked from one that had this module
 
 
 def open_raw(folder: str, map_size: int | None = None) -> lmdb.Environment:
@@ -54,10 +54,10 @@ def _open_once(folder: str, size: int) -> lmdb.Environment:
     try:
         return lmdb.open(folder, **options)
     except lmdb.Error as error:
-        if "already open" not in str(error) or identity(folder) not in _inherited:
+        if "already open" not in str(error) or not _forked or identity(folder) in _ours:
             raise
-    # A thread of the parent was inside a transaction when this process was forked. The thread does not exist here,
-    # but its stack keeps the inherited environment alive, and with it py-lmdb's mark that the files are open.
+    # The parent had them open when this process was forked; the inherited environment is never let go of here (see
+    # `forget_inherited`), and with it stays py-lmdb's mark that the files are open.
     with _untied_identity():
         return lmdb.open(folder, **options)
 
@@ -127,9 +127,22 @@ def find_shared(folder: str) -> lmdb.Environment | None:
     return None
 
 
-def forget_inherited(identities: set[Identity]) -> None:
-    """In a forked child: the parent's environments must not be used here, only the files opened anew."""
-    _inherited.update(identities)
+def forget_inherited() -> None:
+    """In a forked child: the parent's environments must not be used here, only the files opened anew.
+
+    Nor may they be freed, not even at the end of the process: their spare transactions would give up slots in the
+    table of readers, which are the parent's. So each gets a reference that nobody will ever drop.
+    """
+    global _forked
+    _forked = True
+    for raw in _ours.values():
+        _keep_for_ever(raw)
     _ours.clear()
     if "lmdb_dict" in sys.modules:
         _registry().clear()
+
+
+def _keep_for_ever(thing: Any) -> None:
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
