@@ -144,7 +144,8 @@ class Front:
     def clear(self) -> None:
         """Forget all copies."""
         with self.lock:
-            self.floor = self.mark = -1
+            self.floor = max(self.floor, self.mark + 1)  # never lower: a reader may be about to compare with it
+            self.mark = -1
             if self._entries is not None:
                 self._entries.clear()
             self._own = object()  # the copies in a cache of the caller cannot be found any more, and age out

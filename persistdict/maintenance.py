@@ -54,6 +54,7 @@ def run_once(store: Store, log: Log, proceed: Callable[[], bool] = _go_on, *, ch
 
     Raises CorruptEntryError if damage was found.
     """
+    store.tidy()
     store.flush_touched(store.clock())
     removed = expire_all(store, proceed)
     if removed:

@@ -226,6 +226,9 @@ class Store(abc.ABC):
         Returns a sentence for each thing found, and the position to go on from (None: the pass is done).
         """
 
+    def tidy(self) -> None:  # noqa: B027 - most stores have nothing to tidy
+        """Free what users that died have left behind."""
+
     def on_reopen(self, call: Callable[[], None]) -> None:  # noqa: B027 - most stores never reopen
         """Have `call` called whenever the store was opened again in a forked child."""
 

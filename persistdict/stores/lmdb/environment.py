@@ -91,12 +91,9 @@ class Environment:
             try:
                 gate.hold_patiently()
                 files.remove_leftovers(self.folder)
-                raw = find_shared(self.folder)
-                if raw is None:
-                    if files.identity(self.folder) is None:
-                        files.create_data(self.folder, self._create)
-                    raw = open_raw(self.folder, self._map_size)
-                self._bind(raw)
+                if files.identity(self.folder) is None:
+                    files.create_data(self.folder, self._create)
+                self._bind(self._find_or_open())
             except lmdb.Error as error:
                 raise self._translated(error, opening=True) from error
             except OSError as error:
@@ -105,6 +102,26 @@ class Environment:
                 raise OpenError(error.errno, f"cannot open the store: {error.strerror}", self.folder) from error
             finally:
                 gate.free()
+
+    def _find_or_open(self) -> lmdb.Environment:
+        """The environment, which another thread may be letting go of just now: then it is neither there nor gone."""
+        for attempt in range(200):
+            raw = find_shared(self.folder)
+            if raw is not None:
+                return raw
+            try:
+                return open_raw(self.folder, self._map_size)
+            except lmdb.Error as error:
+                if "already open" not in str(error) or attempt == 199:
+                    raise
+            time.sleep(0.001)
+        raise AssertionError
+
+    def tidy(self) -> None:
+        """Take back the slots of readers that died; they would keep old pages from being used again."""
+        raw = self._raw
+        if raw is not None:
+            raw.reader_check()
 
     def _create(self, folder: str) -> None:
         """Build a new, empty database; it is moved into place when this returns."""
@@ -276,7 +293,7 @@ class _Closed:
     def begin(self, *_: Any, **__: Any) -> Any:
         _raise_closed()
 
-    update = attempt = begin
+    update = attempt = tidy = begin
 
 
 CLOSED: Any = _Closed()

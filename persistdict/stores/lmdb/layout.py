@@ -45,13 +45,18 @@ def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
     if _is_blank(raw):
         initialise(raw)
     info = _read_info(raw, folder)
-    if info.get("format") != FORMAT:
+    stored, base = info.get("format", ""), info.get("base", "")
+    if stored.isdecimal() and base.isdecimal() and int(stored) > int(FORMAT):
         raise NotAStoreError(
-            f"{folder} is of the format {info.get('format')!r}, and this release knows {FORMAT}; "
-            "a newer persistdict wrote it. Nothing was changed"
+            f"{folder} was written by a newer persistdict (format {stored}, this release knows {FORMAT})"
         )
-    dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in DATABASES.items()}
-    return dbs, _checked_base(raw, dbs, int(info.get("base", "0")))
+    if stored != FORMAT or not base.isdecimal():
+        raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make")
+    try:
+        dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in DATABASES.items()}
+    except lmdb.NotFoundError as error:
+        raise NotAStoreError(f"{folder} lacks some of a store's databases; nothing was changed") from error
+    return dbs, _checked_base(raw, dbs, int(base))
 
 
 def _is_blank(raw: lmdb.Environment) -> bool:

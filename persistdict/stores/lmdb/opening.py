@@ -27,6 +27,8 @@ SMALLEST_MAP = 1 << 26
 
 Identity = tuple[int, int]
 _ours: dict[Identity, lmdb.Environment] = {}
+_installed: Any = None  # our registry, in the place of lmdb-dict's
+_known: weakref.WeakValueDictionary[Identity, lmdb.Environment] = weakref.WeakValueDictionary()  # by what was opened
 _forked = False  # whether this process was forked from one that had this module
 
 
@@ -52,14 +54,14 @@ def _open_once(folder: str, size: int) -> lmdb.Environment:
         "lib_version": 0,  # LMDB 0.9: the proven engine and file format
     }
     try:
-        return lmdb.open(folder, **options)
+        return lmdb.open(os.fsencode(folder), **options)
     except lmdb.Error as error:
         if "already open" not in str(error) or not _forked or identity(folder) in _ours:
             raise
     # The parent had them open when this process was forked; the inherited environment is never let go of here (see
     # `forget_inherited`), and with it stays py-lmdb's mark that the files are open.
     with _untied_identity():
-        return lmdb.open(folder, **options)
+        return lmdb.open(os.fsencode(folder), **options)
 
 
 @contextlib.contextmanager
@@ -96,11 +98,12 @@ class _ByIdentity(weakref.WeakValueDictionary[str, lmdb.Environment]):
 
 def _registry() -> Any:
     """lmdb-dict's registry. Imported at the first opening, for it is slow to import."""
-    from lmdb_dict.mapping.abc import LmdbDict
+    global _installed
+    if _installed is None:
+        from lmdb_dict.mapping.abc import LmdbDict
 
-    if not isinstance(LmdbDict._environs_, _ByIdentity):
-        LmdbDict._environs_ = _ByIdentity(LmdbDict._environs_)
-    return LmdbDict._environs_
+        _installed = LmdbDict._environs_ = _ByIdentity(LmdbDict._environs_)
+    return _installed
 
 
 def share(folder: str, raw: lmdb.Environment) -> None:
@@ -108,7 +111,7 @@ def share(folder: str, raw: lmdb.Environment) -> None:
     _registry()[folder] = raw
     key = identity(folder)
     if key is not None:
-        _ours[key] = raw
+        _ours[key] = _known[key] = raw
 
 
 def unshare(raw: lmdb.Environment | None) -> None:
@@ -120,8 +123,15 @@ def unshare(raw: lmdb.Environment | None) -> None:
 def find_shared(folder: str) -> lmdb.Environment | None:
     """The environment of this folder that an lmdb-dict mapping has open, if any."""
     key = identity(folder)
+    known = dict(_known)
+    if key in known:
+        return known[key]
     for raw in list(_registry().values()):
-        with contextlib.suppress(lmdb.Error, NotAStoreError, OSError):  # closed, or its folder is gone: not this one
+        if any(raw is ours for ours in known.values()):
+            continue  # its path may lead to other files by now
+        with contextlib.suppress(
+            lmdb.Error, NotAStoreError, OSError, UnicodeError
+        ):  # closed, or its folder is gone: not this one
             if key is not None and identity(raw.path()) == key:
                 return raw  # type: ignore[no-any-return]
     return None
@@ -138,8 +148,9 @@ def forget_inherited() -> None:
     for raw in _ours.values():
         _keep_for_ever(raw)
     _ours.clear()
-    if "lmdb_dict" in sys.modules:
-        _registry().clear()
+    _known.clear()
+    if _installed is not None:
+        _installed.clear()
 
 
 def _keep_for_ever(thing: Any) -> None:

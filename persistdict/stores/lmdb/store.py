@@ -222,6 +222,9 @@ class LmdbStore(Rows, Store):
     def check(self, budget: int, after: bytes = b"") -> tuple[list[str], bytes | None]:
         return check_entries(self, budget, after)
 
+    def tidy(self) -> None:
+        self.env.attempt(self.env.tidy)
+
     def on_reopen(self, call: Callable[[], None]) -> None:
         self.env.reopened.append(call)
 
