@@ -38,7 +38,7 @@ from persistdict.errors import (
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout
 from persistdict.stores.lmdb.gate import Gate
-from persistdict.stores.lmdb.opening import find_shared, forget_inherited, open_raw, share, unshare
+from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
 
 __all__ = ["CLOSED", "Environment", "open_environment"]
 
@@ -93,7 +93,7 @@ class Environment:
                 files.remove_leftovers(self.folder)
                 if files.identity(self.folder) is None:
                     files.create_data(self.folder, self._create)
-                self._bind(self._find_or_open())
+                self._bind(find_or_open(self.folder, self._map_size))
             except lmdb.Error as error:
                 raise self._translated(error, opening=True) from error
             except OSError as error:
@@ -102,20 +102,6 @@ class Environment:
                 raise OpenError(error.errno, f"cannot open the store: {error.strerror}", self.folder) from error
             finally:
                 gate.free()
-
-    def _find_or_open(self) -> lmdb.Environment:
-        """The environment, which another thread may be letting go of just now: then it is neither there nor gone."""
-        for attempt in range(200):
-            raw = find_shared(self.folder)
-            if raw is not None:
-                return raw
-            try:
-                return open_raw(self.folder, self._map_size)
-            except lmdb.Error as error:
-                if "already open" not in str(error) or attempt == 199:
-                    raise
-            time.sleep(0.001)
-        raise AssertionError
 
     def tidy(self) -> None:
         """Take back the slots of readers that died; they would keep old pages from being used again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ import lmdb
 from persistdict.errors import NotAStoreError
 from persistdict.stores.lmdb.folder import identity
 
-__all__ = ["find_shared", "forget_inherited", "open_raw", "share", "unshare"]
+__all__ = ["find_or_open", "forget_inherited", "open_raw", "share", "unshare"]
 
 MAX_DBS = 32
 MAX_READERS = 1024
@@ -118,6 +119,22 @@ def unshare(raw: lmdb.Environment | None) -> None:
     """Offer the environment no longer."""
     for key in [key for key, known in _ours.items() if known is raw]:
         del _ours[key]
+
+
+def find_or_open(folder: str, map_size: int | None) -> lmdb.Environment:
+    """The environment, which another thread may be letting go of just now: then it is neither there nor gone."""
+    patience = 200
+    while True:
+        raw = find_shared(folder)
+        if raw is not None:
+            return raw
+        try:
+            return open_raw(folder, map_size)
+        except lmdb.Error as error:
+            if "already open" not in str(error) or not patience:
+                raise
+        patience -= 1
+        time.sleep(0.001)
 
 
 def find_shared(folder: str) -> lmdb.Environment | None:

@@ -1,0 +1,69 @@
+"""What handles on entries in memory share."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import NamedTuple
+
+from persistdict.forking import hold_over_fork
+
+__all__ = ["Entries", "Row", "entries_named"]
+
+
+class Row(NamedTuple):
+    hint: bytes
+    tag: int
+    blob: bytes
+    seq: bytes
+    version: int
+    ctime: float
+    mtime: float
+    deadline: float | None
+
+
+class Entries:
+    """What handles of one name share. Also the `Moment` of all of them.
+
+    `rows` is in order of creation, which is the order of seq. `lock` guards everything, readers included: a transaction
+    changes the rows in place.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.rows: dict[bytes, Row] = {}
+        self.atimes: dict[bytes, float] = {}
+        self.touched: dict[bytes, float | None] = {}
+        self.info: dict[str, str] = {}
+        self.commit = 0
+        self.writing = False
+        hold_over_fork(self)
+
+    def after_fork(self) -> None:
+        """In the child: as it was, with a new lock."""
+        self.lock = threading.RLock()
+
+    def id(self) -> int:
+        return self.commit
+
+
+_named: weakref.WeakValueDictionary[str, Entries] = weakref.WeakValueDictionary()
+_named_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _named_lock
+    _named_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def entries_named(name: str | None) -> Entries:
+    """The entries that go by this name in this process; new ones, of nobody else, for no name."""
+    if not name:
+        return Entries()
+    with _named_lock:
+        return _named.setdefault(name, Entries())
