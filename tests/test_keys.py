@@ -98,15 +98,24 @@ def test_text_with_lone_surrogates_and_nul_comes_back():
     assert CODEC.encode("\ud83d\ude00") != CODEC.encode("😀")
 
 
-def test_the_object_stored_first_is_the_one_that_is_kept(tmp_path):
+@pytest.mark.parametrize("limit", [1, 511])
+def test_the_object_stored_first_is_the_one_that_is_kept(limit, tmp_path):
     """As in a dict: an overwrite with an equal key keeps the key; after a deletion the new one counts."""
     first = [True, -0.0, 2.0, (1, False, (0.0,)), 3, math.inf, "a"]
     again = [1.0, 0, 2, (True, -0.0, (0,)), 3.0, math.inf, Name("a")]
-    with opened(tmp_path / "d") as d:
+    with opened(tmp_path / "d", key_size_limit=limit) as d:
         d.update((key, "old") for key in first)
-        for key in again:
-            d[key] = "new"
-        assert same(list(d), first)
+        for write in (
+            lambda key: d.__setitem__(key, "new"),
+            lambda key: d.set(key, "new", ttl=1000),
+            lambda key: d.set(key, "x" * 40_000),
+            lambda key: d.update({key: "new"}),
+            lambda key: d.set_many({key: "new"}, ttl=1000),
+            lambda key: d.setdefault(key, "other"),
+        ):
+            for key in again:
+                write(key)
+            assert same(list(d), first)
         assert set(d.values()) == {"new"}
         for key in first:
             del d[key]

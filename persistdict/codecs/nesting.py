@@ -11,7 +11,7 @@ from __future__ import annotations
 __all__ = ["FREE_LEVELS", "MAX_LEVELS", "MAX_WITHIN", "nests_too_deep"]
 
 MAX_LEVELS = 64
-FREE_LEVELS = 4
+FREE_LEVELS = 1
 MAX_WITHIN = 32
 
 _CONTAINERS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))

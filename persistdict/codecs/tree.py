@@ -74,7 +74,11 @@ class Tree:
 
     def registrations(self) -> list[tuple[type, Callable[[Any], Any], Callable[[Any], Any], str]]:
         """What `register` was called with."""
-        return [(cls, encode, self._decoders[name][1], name) for cls, (name, encode) in self._encoders.items()]
+        known = []
+        for name, (cls, decode) in self._decoders.items():
+            current, encode = self._encoders[cls]
+            known.append((cls, encode, decode, name, name == current))
+        return [entry[:4] for entry in sorted(known, key=lambda entry: entry[4])]  # a class's present name last
 
     def raise_lost_error(self) -> None:
         """Raise what a hook raised within the last call of ormsgpack, if it did."""
@@ -174,14 +178,17 @@ class Tree:
             try:
                 value.encode()
             except UnicodeEncodeError:
+                _check_level(level + 1)
                 return Ext(STR, value.encode("utf-8", "surrogatepass"))
             return value
         if kind is bytearray:
+            _check_level(level + 1)
             return Ext(BYTEARRAY, bytes(value))
         if kind is memoryview:
             raise ValueTypeError("a memoryview cannot be stored; store bytes(view)")
         if kind in _NATIVE and (kind is not int or -(1 << 63) <= value < 1 << 64):
             return value
+        _check_level(level + 1)
         return self._extension(value, lambda within: self._pack_rebuilt(within, level + 1))
 
     # Unpacking
@@ -221,6 +228,11 @@ class Tree:
         if known is None:
             raise DecodeError(f"the entry holds a {str(name)[:100]!r}, which is not registered with this codec")
         return known[1](parts)
+
+
+def _check_level(level: int) -> None:
+    if level > MAX_LEVELS:
+        raise ValueTypeError(_TOO_DEEP)
 
 
 def _changed(value: Any, packed: bytes) -> bool:

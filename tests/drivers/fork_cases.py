@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from drivers.running import WATCHDOG, answer_of, ask_child, finish, in_child, preload
+from drivers.running import WATCHDOG, answer_of, ask_child, finish, in_child, preload, rounds
 
-from persistdict import PersistDict, maintenance
+from persistdict import ClosedError, PersistDict, maintenance
 
 Dictionary = PersistDict[Any, Any]
 
@@ -379,9 +379,62 @@ def pickled(folder: str) -> None:
     d.close()
 
 
+def reopening(folder: str) -> None:
+    """A child that opened the folder itself closes and reopens it while its threads read: never twice at once.
+
+    LMDB's file locks belong to the process: if the files are opened while an older environment is still being closed,
+    its closing takes the locks of the new one away, and other processes take the readers of this one for dead.
+    """
+    with filled(folder):
+        pass
+
+    def holds_lock() -> bool:
+        inode = f":{os.stat(os.path.join(folder, 'lock.mdb')).st_ino}"
+        with open("/proc/locks") as locks:
+            held = [line.split() for line in locks]
+        return any(words[-4] == str(os.getpid()) and words[-3].endswith(inode) for words in held)
+
+    def child() -> dict[str, int]:
+        sys.setswitchinterval(1e-6)
+        handles: list[Dictionary] = [PersistDict(folder, background_thread="disabled")]
+        stop = threading.Event()
+        errors = []
+
+        def read() -> None:
+            while not stop.is_set():
+                try:
+                    assert len(handles[0].get_many(range(100))) == 100
+                except ClosedError:
+                    pass
+                except BaseException as error:
+                    errors.append(repr(error))
+                    return
+
+        threads = [threading.Thread(target=read, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        unlocked = 0
+        try:
+            for _ in range(rounds(1000)):
+                handles[0].close()
+                handles[0] = PersistDict(folder, background_thread="disabled")
+                assert handles[0][1] == [1]
+                unlocked += not holds_lock()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(WATCHDOG)
+        handles[0].close()
+        assert not errors, errors
+        return {"unlocked": unlocked}
+
+    found = ask_child(child)
+    assert found == {"unlocked": 0} or not os.path.exists("/proc/locks"), f"LMDB's locks were lost: {found}"
+
+
 CASES = [
     plain, readers, ordinary_exit, in_a_read, in_a_write, locks, opening, threads_of_the_child, twins, memory,
-    importing, pickled,
+    importing, pickled, reopening,
 ]  # fmt: skip
 
 
