@@ -61,6 +61,14 @@ def test_the_kill_driver_notices_a_planted_fault(tmp_path, fault):
     assert counts.get("noticed"), counts
 
 
+def test_no_writer_hangs_because_another_that_waited_was_killed(tmp_path):
+    """Five processes write in a tight loop, one is killed every few milliseconds; after each kill the others go on."""
+    many = rounds(150)
+    counts = run_driver("waiters", tmp_path / "d", many)
+    assert counts["kills"] == many
+    assert counts["survivors that went on"] == 4 * many
+
+
 def test_a_folder_whose_first_openers_were_killed_opens_and_works(tmp_path):
     """Four processes open a new folder at once and die within milliseconds; what they acknowledged is there."""
     many = rounds(100)
