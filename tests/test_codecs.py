@@ -125,6 +125,19 @@ def test_a_dict_keeps_the_order_of_its_keys():
         assert list(round_trip(value)) == list(value)
 
 
+def test_a_bytearray_of_any_length_comes_back_from_any_place():
+    """Its only trace in what ormsgpack packs is a marker and the length, among bytes that look like both."""
+    around: list[Any] = [[], [-0.5, 1e300, 2**40], ["\u0105\u0145\u0185" * 50], list(range(300)), [b"\xc4" * 300]]
+    for size in (0, 1, 31, 32, 254, 255, 256, 257, 0xC4, 0xC5C5, 65_534, 65_535, 65_536, 65_537, 200_000):
+        for before in around:
+            for after in around:
+                for value in (
+                    [*before, bytearray(size), *after],
+                    {"a": before, "b": {"c": bytearray(size)}, "d": after},
+                ):
+                    assert same(round_trip(value), value), (size, before, after)
+
+
 def test_a_large_number_of_values_comes_back():
     value = {
         "ints": list(range(100_000)),

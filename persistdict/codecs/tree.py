@@ -237,28 +237,40 @@ def _check_level(level: int) -> None:
 
 def _changed(value: Any, packed: bytes) -> bool:
     """Whether `packb` has made bytes of a bytearray or a memoryview."""
-    # The markers of binary data in MessagePack; a false alarm costs only the walk.
-    return (b"\xc4" in packed or b"\xc5" in packed or b"\xc6" in packed) and _holds_buffer(value)
+    return _may_hold_binary(packed) and _holds_buffer(value)
+
+
+def _may_hold_binary(packed: bytes) -> bool:
+    """Whether a marker of binary data, with a length that fits, stands anywhere; within a float it is a false alarm.
+
+    MessagePack marks by the shortest form: C4 for up to 255 bytes, C5 for up to 65,535, C6 for more.
+    """
+    if b"\xc4" in packed:
+        return True
+    at = packed.find(b"\xc5")
+    while at >= 0:
+        if 255 < int.from_bytes(packed[at + 1 : at + 3], "big") <= len(packed) - at - 3:
+            return True
+        at = packed.find(b"\xc5", at + 1)
+    return len(packed) > 65_535 and b"\xc6" in packed
 
 
 def _holds_buffer(value: Any) -> bool:
     """Whether lists and dicts within the value hold a bytearray or a memoryview."""
     kind = type(value)
-    if kind is list:
-        if len(value) > 16 and _LEAVES.issuperset(map(type, value)):
-            return False
-        items = value
-    elif kind is dict:
-        items = value.values()
-    else:
+    if kind is not list and kind is not dict:
         return kind is bytearray or kind is memoryview
-    for item in items:
-        kind = type(item)
-        if kind in _LEAVES:
+    containers = [value]  # grows on the way; a value within itself did not get here
+    for container in containers:
+        items = container.values() if type(container) is dict else container
+        if len(items) > 16 and _LEAVES.issuperset(map(type, items)):
             continue
-        if kind is list or kind is dict:
-            if _holds_buffer(item):
+        for item in items:
+            kind = type(item)
+            if kind in _LEAVES:
+                continue
+            if kind is list or kind is dict:
+                containers.append(item)
+            elif kind is bytearray or kind is memoryview:
                 return True
-        elif kind is bytearray or kind is memoryview:
-            return True
     return False

@@ -1,6 +1,6 @@
 """Writers that all wait for each other, one of which is killed every few milliseconds: none of the others hangs.
 
-    waiters.py FOLDER KILLS [FAULT]      with the fault "no gate" LMDB's own lock is all that there is
+waiters.py FOLDER KILLS [FAULT]      with the fault "no gate" LMDB's own lock is all that there is
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from drivers.kills import NUMBER, Process, wait_for_progress, watch
 from drivers.running import ask_child, faults_of, finish, preload, seed, verified
+
 from persistdict import PersistDict
 
 WRITERS = 5
