@@ -57,6 +57,18 @@ def document(rng: random.Random) -> dict[str, Any]:
     return {"page": 1, "next": None, "people": [person(number) for number in range(10)]}
 
 
+def messages(rng: random.Random) -> dict[str, Any]:
+    """The request to a language model: text and ints, no floats."""
+    return {
+        "model": "large-model-1",
+        "max_tokens": rng.randrange(4096),
+        "seed": rng.getrandbits(31),
+        "messages": [
+            {"role": rng.choice(["user", "assistant"]), "content": text(200)(rng), "parts": [1, 2]} for _ in range(10)
+        ],
+    }
+
+
 def vector(rng: random.Random) -> Any:
     """An embedding."""
     return numpy.random.default_rng(rng.getrandbits(32)).standard_normal(1536, dtype=numpy.float32)
@@ -76,6 +88,7 @@ CODEC_VALUES: dict[str, Make] = {
     "str, 12,000 characters, not ASCII": text(12_000, ("größer", "naïve", "données", "日本語", "текст")),
     "bytes, 1 KB": lambda rng: rng.randbytes(1024),
     "chat dict, 2 KB": chat,
+    "chat request, 2 KB, no floats": messages,
     "JSON-like dict of dicts": document,
     "array of 1536 float32": vector,
     "list of 1000 floats": floats,
