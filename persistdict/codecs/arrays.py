@@ -9,6 +9,7 @@ A dtype is described as numpy's own file format does it (a str, or a list of fie
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from typing import Any
@@ -86,19 +87,25 @@ def pack_array(array: numpy.ndarray[Any, numpy.dtype[Any]]) -> bytes:
 def unpack_array(blob: bytes) -> numpy.ndarray[Any, numpy.dtype[Any]]:
     """The array, writable and the caller's own. Raises DecodeError or ValueError for bytes that are no array."""
     start = 2 + int.from_bytes(blob[:2], "little")
-    description, shape, fortran = ormsgpack.unpackb(blob[2:start])
+    dtype, shape, order, size = _layout(blob[2:start])
+    if len(blob) - start != size:
+        raise DecodeError("a stored array has more or less data than its shape says")
+    if not size:
+        return numpy.zeros(shape, dtype, order)
+    array: numpy.ndarray[Any, numpy.dtype[Any]] = numpy.frombuffer(blob, dtype, offset=start)
+    if len(shape) != 1:
+        array = array.reshape(shape, order=order)
+    return array.copy("K")
+
+
+@functools.lru_cache(maxsize=64)  # the arrays of a store are mostly of one kind
+def _layout(header: bytes) -> tuple[numpy.dtype[Any], tuple[int, ...], Any, int]:
+    """What a header says: dtype, shape, order and the bytes of the data. Raises DecodeError or ValueError."""
+    description, shape, fortran = ormsgpack.unpackb(header)
     dtype = _restore(description)
     if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
         raise DecodeError("a stored array has an impossible shape")
-    if len(blob) - start != math.prod(shape) * dtype.itemsize:
-        raise DecodeError("a stored array has more or less data than its shape says")
-    order: Any = "F" if fortran is True else "C"
-    if 0 in shape or not dtype.itemsize:
-        return numpy.zeros(shape, dtype, order)
-    array: numpy.ndarray[Any, numpy.dtype[Any]] = (
-        numpy.frombuffer(blob, dtype, offset=start).reshape(shape, order=order).copy("K")
-    )
-    return array
+    return dtype, tuple(shape), "F" if fortran is True else "C", math.prod(shape) * dtype.itemsize
 
 
 def pack_number(number: numpy.generic) -> bytes:

@@ -33,7 +33,7 @@ from ormsgpack import Ext
 
 from persistdict.errors import DecodeError, ValueTypeError
 
-__all__ = ["BYTEARRAY", "DECODERS", "DICT", "ENCODERS", "REGISTERED", "STR", "encode_numpy"]
+__all__ = ["BYTEARRAY", "DECODERS", "DICT", "ENCODERS", "REGISTERED", "STR", "TUPLE", "encode_numpy"]
 
 (TUPLE, SET, FROZENSET, INT, DATETIME, DATE, TIME, TIMEDELTA, UUID, DECIMAL, COMPLEX, PATH, BYTEARRAY, STR, DICT, ARRAY,
  NUMBER, REGISTERED, FRACTION, TIMEZONE, ZONE) = range(1, 22)  # fmt: skip

@@ -95,12 +95,13 @@ class SafeCodec:
             return NONE, b""
         if kind is bool:
             return (TRUE if value else FALSE), b""
-        if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
-            from persistdict.codecs.arrays import pack_array
+        if kind is not dict and kind is not list:
+            if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+                from persistdict.codecs.arrays import pack_array
 
-            return ARRAY, pack_array(value)
-        if kind.__module__ == "ormsgpack":
-            raise ValueTypeError("the types of ormsgpack itself cannot be stored")
+                return ARRAY, pack_array(value)
+            if kind.__module__ == "ormsgpack":
+                raise ValueTypeError("the types of ormsgpack itself cannot be stored")
         tree = self._tree or self._make_tree()
         try:
             packed = tree.packb(value)

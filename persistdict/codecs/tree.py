@@ -17,7 +17,7 @@ from typing import Any
 import ormsgpack
 from ormsgpack import Ext
 
-from persistdict.codecs.extensions import BYTEARRAY, DECODERS, DICT, ENCODERS, REGISTERED, STR, encode_numpy
+from persistdict.codecs.extensions import BYTEARRAY, DECODERS, DICT, ENCODERS, REGISTERED, STR, TUPLE, encode_numpy
 from persistdict.codecs.nesting import MAX_LEVELS, nests_too_deep
 from persistdict.errors import DecodeError, ValueTypeError
 
@@ -113,6 +113,11 @@ class Tree:
     def _extend(self, value: Any) -> Ext:
         """Called by ormsgpack for every value that is not MessagePack's own."""
         calls = self._calls
+        if type(value) is tuple and calls.level < MAX_LEVELS and _LEAVES.issuperset(map(type, value)):
+            try:
+                return Ext(TUPLE, ormsgpack.packb(list(value), option=OPTIONS))
+            except TypeError:
+                pass  # a lone surrogate or a large int
         try:
             calls.level += 1
             if calls.level > MAX_LEVELS:
@@ -204,6 +209,11 @@ class Tree:
     def _restore(self, code: int, data: Any) -> Any:
         """Called by ormsgpack for every extension."""
         calls = self._calls
+        if code == TUPLE and not calls.level:
+            try:
+                return tuple(ormsgpack.unpackb(data))
+            except ValueError:
+                pass  # there are extensions within, or it is damaged
         try:
             calls.level += 1
             data = bytes(data)
