@@ -92,10 +92,8 @@ def unpack_array(blob: bytes) -> numpy.ndarray[Any, numpy.dtype[Any]]:
         raise DecodeError("a stored array has more or less data than its shape says")
     if not size:
         return numpy.zeros(shape, dtype, order)
-    array: numpy.ndarray[Any, numpy.dtype[Any]] = numpy.frombuffer(blob, dtype, offset=start)
-    if len(shape) != 1:
-        array = array.reshape(shape, order=order)
-    return array.copy("K")
+    array: numpy.ndarray[Any, numpy.dtype[Any]] = numpy.frombuffer(blob, dtype, offset=start).copy()
+    return array if len(shape) == 1 else array.reshape(shape, order=order)
 
 
 @functools.lru_cache(maxsize=64)  # the arrays of a store are mostly of one kind
