@@ -92,8 +92,11 @@ def unpack_array(blob: bytes) -> numpy.ndarray[Any, numpy.dtype[Any]]:
         raise DecodeError("a stored array has more or less data than its shape says")
     if not size:
         return numpy.zeros(shape, dtype, order)
-    array: numpy.ndarray[Any, numpy.dtype[Any]] = numpy.frombuffer(blob, dtype, offset=start).copy()
-    return array if len(shape) == 1 else array.reshape(shape, order=order)
+    data: numpy.ndarray[Any, numpy.dtype[Any]] = numpy.frombuffer(blob, dtype, offset=start)
+    array: numpy.ndarray[Any, numpy.dtype[Any]] = (data if len(shape) == 1 else data.reshape(shape, order=order)).copy(
+        "K"
+    )
+    return array
 
 
 @functools.lru_cache(maxsize=64)  # the arrays of a store are mostly of one kind
