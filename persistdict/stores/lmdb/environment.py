@@ -131,6 +131,16 @@ class Environment:
         for follower in list(self.followers):
             follower.bind()
 
+    def follow(self, follower: Any) -> None:
+        """Have `follower.bind()` called after every (re)opening, as long as the follower lives."""
+        with self.lock:
+            self.followers.add(follower)
+
+    def unfollow(self, follower: Any) -> None:
+        """Call it no more."""
+        with self.lock:
+            self.followers.discard(follower)
+
     # Transactions
 
     def update(self, work: Callable[..., T], *args: Any) -> T:

@@ -140,18 +140,24 @@ def find_or_open(folder: str, map_size: int | None) -> lmdb.Environment:
 def find_shared(folder: str) -> lmdb.Environment | None:
     """The environment of this folder that an lmdb-dict mapping has open, if any."""
     key = identity(folder)
-    known = dict(_known)
-    if key in known:
-        return known[key]
-    for raw in list(_registry().values()):
-        if any(raw is ours for ours in known.values()):
+    known = _known.get(key) if key is not None else None
+    if known is not None:
+        return known
+    ours = _living(_known)
+    for raw in _living(_registry()):
+        if any(raw is one for one in ours):
             continue  # its path may lead to other files by now
         with contextlib.suppress(
             lmdb.Error, NotAStoreError, OSError, UnicodeError
         ):  # closed, or its folder is gone: not this one
             if key is not None and identity(raw.path()) == key:
-                return raw  # type: ignore[no-any-return]
+                return raw
     return None
+
+
+def _living(environments: weakref.WeakValueDictionary[Any, lmdb.Environment]) -> list[lmdb.Environment]:
+    """The environments of a registry that other threads change meanwhile: iterating over it could fail."""
+    return [raw for raw in (reference() for reference in environments.valuerefs()) if raw is not None]
 
 
 def forget_inherited() -> None:

@@ -65,7 +65,7 @@ class LmdbStore(Rows, Store):
         self.touched = self.env.touched
         self.shared = self.env
         self.place = self.env.folder
-        self.env.followers.add(self)
+        self.env.follow(self)
         try:
             self.bind()
             self._check_limit()
@@ -232,7 +232,7 @@ class LmdbStore(Rows, Store):
         if self._closed:
             return
         self._closed = True
-        self.env.followers.discard(self)
+        self.env.unfollow(self)
         self.env.release()
         # What a write under way still uses, the databases and the base, stays as it is.
         self.env = CLOSED
