@@ -38,7 +38,7 @@ from persistdict.log import Log
 from persistdict.maintenance import expire_all, keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
-from persistdict.store import ABSENT, Record, Store, Transaction
+from persistdict.store import ABSENT, Item, Record, Store, Transaction
 
 __all__ = ["PersistDict"]
 
@@ -98,7 +98,10 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         codec: "safe" (default; runs no code of the file), "json", "raw", "pickle", or an object with dumps and loads.
         allow_pickle: must be True for codec="pickle".
         ttl: seconds or timedelta after which an entry is absent that was written through this handle, read or not.
-        durability: "commit": a write is on the disk when it returns.
+        durability: "interval": a write that returned survives the death of any process; a power cut or a crash of the
+            system loses at most the writes of the last `sync_interval`, never more, and never damages anything.
+            "commit": a write is on the disk when it returns, and survives both.
+        sync_interval: seconds.
         clock: tells the time in seconds since the epoch, UTC.
 
     Raises:
@@ -136,14 +139,15 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         codec: str | Codec | Any = "safe",
         allow_pickle: bool = False,
         ttl: float | timedelta | None = None,
-        durability: str = "commit",
+        durability: str = "interval",
+        sync_interval: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._configure(
             Options(
                 database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
-                codec, allow_pickle, ttl, durability, clock,
+                codec, allow_pickle, ttl, durability, sync_interval, clock,
             )
         )  # fmt: skip
         self._open()
@@ -202,7 +206,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
         stored = store.info()
         if not asked.keys() <= stored.keys():
-            stored = store.update(work)
+            stored = store.update(work, whole=True)
         for name, text in asked.items():
             if not names_agree(stored[name], text):
                 raise MismatchError(
@@ -211,7 +215,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                 )
 
     def close(self) -> None:
-        """Let go of the store. Everything written is on the disk already. May be called again.
+        """Make durable what was written, and let go of the store. May be called again.
 
         Raises MaintenanceError, after closing, if upkeep in the background failed and nobody was told yet.
         """
@@ -319,7 +323,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
     def __bool__(self) -> bool:
         """Whether there is any entry that can be read and is not over."""
-        return self._store.last(values=False) is not None
+        return self._store.any()
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """The entries of those keys that are there, from one snapshot, in the order asked; not through the cache.
@@ -391,7 +395,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                 continue
             yield item
 
-    def _decoded(self, record: Record) -> tuple[K, V]:
+    def _decoded(self, record: Item | Record) -> tuple[K, V]:
         key = self._keys.decode(record.kb, record.hint)
         return key, cast(V, self._codec.decode(record.tag, record.blob))
 
@@ -525,7 +529,10 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
     def _write_many(self, work: Callable[[Transaction], int], kept_as: list[Any]) -> None:
         """Run a transaction that changes the keys kept as these, and returns its id, or 0 if it changed nothing."""
-        self._write(lambda: self._store.update(work), lambda front, commit: front.wrote_many(commit, kept_as))
+        self._write(
+            lambda: self._store.update(work, size=len(kept_as)),
+            lambda front, commit: front.wrote_many(commit, kept_as),
+        )
 
     def delete_many(self, keys: Iterable[K]) -> int:
         """Remove those of the keys that are there, in one transaction. Returns how many there were."""
@@ -541,7 +548,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
     def clear(self) -> None:
         """Remove all entries, readable or not, in one transaction."""
-        self._write(lambda: self._store.update(lambda txn: txn.clear()), lambda front, _: front.clear())
+        self._write(lambda: self._store.update(lambda txn: txn.clear(), whole=True), lambda front, _: front.clear())
 
     def __call__(self, other: Any = (), /, **kwargs: V) -> PersistDict[K, V]:
         """Initialise the dictionary, once per database, with arguments as for dict(); returns the dictionary itself.
@@ -567,7 +574,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             return True
 
         if "initialised" not in self._store.info() and self._write(
-            lambda: self._store.update(work), lambda front, _: front.clear()
+            lambda: self._store.update(work, whole=True), lambda front, _: front.clear()
         ):
             self._log.info(f"initialised with {len(encoded)} entries")
         else:
@@ -689,12 +696,13 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         return expire_all(store)
 
     def flush(self) -> None:
-        """Write the noted access times to the store; values are on the disk already.
+        """Make durable what was written before, through whatever handle or process; and note the access times.
 
         Raises MaintenanceError if upkeep in the background failed since the last call.
         """
         store = self._opened()
         keeper_of(store).raise_error()
+        store.sync()
         store.flush_touched(store.clock())
 
     @property
@@ -799,11 +807,12 @@ def _settle_at_exit() -> None:
 
 def _flush(store: Store, log: Log) -> None:
     try:
+        store.sync()
         store.flush_touched(store.clock())
     except NestedWriteError:
         raise
     except PersistDictError as error:
-        log.error(f"access times could not be written: {error}")
+        log.error(f"what was written last could not be made durable: {error}")
 
 
 _handles: weakref.WeakValueDictionary[int, PersistDict[Any, Any]] = weakref.WeakValueDictionary()

@@ -9,7 +9,7 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError)
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
-    |             NestedWriteError (RuntimeError)
+    |             NestedWriteError (RuntimeError), BusyError (TimeoutError)
     `-- upkeep:   MaintenanceError (RuntimeError)
 
 and one warning, DamagedEntryWarning (UserWarning), where raising would end an iteration.
@@ -20,6 +20,7 @@ Messages name keys only by a digest and never contain values.
 from __future__ import annotations
 
 __all__ = [
+    "BusyError",
     "ClosedError",
     "CorruptEntryError",
     "DamagedEntryWarning",
@@ -109,6 +110,10 @@ class DiskFullError(PersistDictError, OSError):
 
 class NestedWriteError(PersistDictError, RuntimeError):
     """A write was begun by code that runs inside another write of the same thread."""
+
+
+class BusyError(PersistDictError, TimeoutError):
+    """Another process, which the message names, was writing for longer than the timeout. Nothing was changed."""
 
 
 # Upkeep

@@ -10,8 +10,10 @@ What fails or is found damaged is logged, kept, and raised by the next explicit 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Hashable
 
@@ -22,6 +24,7 @@ from persistdict.store import Store
 __all__ = ["Keeper", "check_all", "expire_all", "keeper_of", "run_once"]
 
 STEP = 512  # entries that one small transaction looks at
+RETRY = 5.0  # seconds until a sync that failed is tried again
 PAUSE = 0.001  # seconds between steps in the background, so that others get their turn
 
 
@@ -50,11 +53,12 @@ def check_all(store: Store, proceed: Callable[[], bool] = _go_on) -> list[str]:
 
 
 def run_once(store: Store, log: Log, proceed: Callable[[], bool] = _go_on, *, check: bool = False) -> None:
-    """One round: write access times, remove what is over, and if asked look for damage.
+    """One round: make writes durable, note access times, remove what is over, and if asked look for damage.
 
     Raises CorruptEntryError if damage was found.
     """
     store.tidy()
+    store.sync()
     store.flush_touched(store.clock())
     removed = expire_all(store, proceed)
     if removed:
@@ -80,6 +84,8 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._stop, self._wake = threading.Event(), threading.Event()
         self._error: BaseException | None = None
+        self._next_round = 0.0  # time.monotonic
+        self._next_sync = math.inf
 
     def add(self, store: Store, log: Log, interval: float) -> None:
         """Look after a store, every `interval` seconds, beginning now."""
@@ -113,7 +119,17 @@ class Keeper:
                     daemon=True,
                 )
                 self._thread.start()
+            self._next_round = 0.0
             self._wake.set()
+
+    def sync_within(self, seconds: float) -> bool:
+        """Make writes durable that late at the latest. Whether there is a thread that will."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return False
+        self._next_sync = min(self._next_sync, time.monotonic() + seconds)
+        self._wake.set()
+        return True
 
     def raise_error(self) -> None:
         """Raise what went wrong in the background since the last call, once."""
@@ -121,8 +137,37 @@ class Keeper:
         if error is not None:
             raise MaintenanceError(f"upkeep in the background failed: {error}") from error
 
-    def round(self, stop: threading.Event) -> float | None:
-        """Do what is due for every store. Returns the seconds until the next round, None if nothing is left."""
+    def step(self, stop: threading.Event) -> float | None:
+        """Do what is due. Returns the seconds until more is, None if there is nothing left to look after."""
+        if time.monotonic() >= self._next_sync:
+            self._next_sync = math.inf
+            self._sync()
+        if time.monotonic() >= self._next_round:
+            self._next_round = math.inf  # before the round: whoever asks for another meanwhile gets it
+            pause = self._round(stop)
+            if pause is None:
+                return None
+            self._next_round = min(self._next_round, time.monotonic() + pause)
+        return max(0.0, min(self._next_round, self._next_sync) - time.monotonic())
+
+    def _sync(self) -> None:
+        """Make writes durable; the stores share the same entries, so one of them does it for all."""
+        with self._lock:
+            stores = list(self._stores.values())
+        for reference, log, _ in stores:
+            store = reference()
+            if store is not None:
+                try:
+                    store.sync()
+                except ClosedError:
+                    continue
+                except Exception as error:
+                    self._note(error, log)
+                    self._next_sync = time.monotonic() + RETRY
+                return
+
+    def _round(self, stop: threading.Event) -> float | None:
+        """Look after every store. Returns the seconds until the next round, None if no store is left."""
         with self._lock:
             stores = list(self._stores.items())
         intervals = []
@@ -152,8 +197,11 @@ class Keeper:
         except ClosedError:
             return  # closed meanwhile by another thread; there is nothing to look after any more
         except Exception as error:
-            self._error = error
-            log.error(f"upkeep failed: {type(error).__name__}: {error}")
+            self._note(error, log)
+
+    def _note(self, error: Exception, log: Log) -> None:
+        self._error = error
+        log.error(f"upkeep failed: {type(error).__name__}: {error}")
 
     def after_fork(self) -> None:
         """In the child, where the thread does not exist."""
@@ -170,7 +218,7 @@ def _run(reference: weakref.ref[Keeper], stop: threading.Event, wake: threading.
         keeper = reference()
         if keeper is None or stop.is_set():
             return
-        wait = keeper.round(stop)
+        wait = keeper.step(stop)
         del keeper
 
 
@@ -186,6 +234,7 @@ def keeper_of(store: Store) -> Keeper:
         if keeper is None:
             keeper = _keepers[shared] = Keeper()
             store.on_reopen(keeper.start)
+            store.on_unsynced(keeper.sync_within)
         return keeper
 
 

@@ -51,7 +51,8 @@ class Options(NamedTuple):
     codec: Any = "safe"
     allow_pickle: bool = False
     ttl: float | timedelta | None = None
-    durability: str = "commit"
+    durability: str = "interval"
+    sync_interval: float = 1.0
     clock: Callable[[], float] = time.time
 
     def checked(self) -> "Options":
@@ -76,8 +77,9 @@ class Options(NamedTuple):
         for option in ("verbose", "allow_pickle"):
             if not isinstance(getattr(self, option), bool):
                 raise TypeError(f"{option} must be True or False")
-        if self.durability != "commit":
-            raise ValueError('durability must be "commit": every write is on the disk when it returns')
+        if self.durability not in ("interval", "commit"):
+            raise ValueError('durability must be "interval" or "commit"')
+        _number("sync_interval", self.sync_interval, more_than=0)
         seconds(self.ttl)
         return self._replace(database_path=self.path)
 
@@ -124,7 +126,13 @@ def make_store(options: Options) -> Store:
     if url is None:
         from persistdict.stores.lmdb import LmdbStore
 
-        return LmdbStore(options.path, key_size_limit=options.key_size_limit, idle=idle, clock=options.clock)
+        return LmdbStore(
+            options.path,
+            key_size_limit=options.key_size_limit,
+            idle=idle,
+            interval=options.sync_interval if options.durability == "interval" else 0.0,
+            clock=options.clock,
+        )
     if url[1].lower() == "memory":
         from persistdict.stores.memory import MemoryStore
 

@@ -25,7 +25,7 @@ import enum
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
-__all__ = ["ABSENT", "ANY", "Capability", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
+__all__ = ["ABSENT", "ANY", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
 
 T = TypeVar("T")
 
@@ -65,6 +65,15 @@ class Record(NamedTuple):
     mtime: float
     atime: float
     expires_at: float | None
+
+
+class Item(NamedTuple):
+    """What a scan tells of an entry."""
+
+    kb: bytes
+    hint: bytes
+    tag: int
+    blob: bytes
 
 
 class Receipt(NamedTuple):
@@ -166,6 +175,10 @@ class Store(abc.ABC):
     def last(self, *, values: bool = True) -> Record | None:
         """The entry that was created last, of those that can be read. Without `values` the blob is empty."""
 
+    def any(self) -> bool:
+        """Whether there is an entry that can be read and is not over."""
+        return self.last(values=False) is not None
+
     @abc.abstractmethod
     def count(self) -> int:
         """The number of entries. Those that are over by their idle limit count until they are removed."""
@@ -183,7 +196,7 @@ class Store(abc.ABC):
         by_key: bool = False,
         start: bytes | None = None,
         stop: bytes | None = None,
-    ) -> Iterator[Record]:
+    ) -> Iterator[Item]:
         """All entries that stay in the store while it runs, each once, in order of creation or of key.
 
         Entries created after the first step are not visited. Without `values` the blobs are empty.
@@ -203,8 +216,12 @@ class Store(abc.ABC):
         """Remove one entry; None if there was nothing to remove."""
 
     @abc.abstractmethod
-    def update(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in one transaction and return what it returns."""
+    def update(self, work: Callable[[Transaction], T], *, size: int = 1, whole: bool = False) -> T:
+        """Run `work` in one transaction and return what it returns.
+
+        `size` is about how many entries it writes: a store may have another way for many. `whole` allows `clear` and
+        `set_info` within it, and may cost more.
+        """
 
     # Upkeep
 
@@ -224,6 +241,15 @@ class Store(abc.ABC):
         """Examine about `budget` entries behind the position `after` for damage.
 
         Returns a sentence for each thing found, and the position to go on from (None: the pass is done).
+        """
+
+    def sync(self) -> None:  # noqa: B027 - most stores have nothing to wait for
+        """Make durable what was written before, by whatever handle or process."""
+
+    def on_unsynced(self, call: Callable[[float], bool]) -> None:  # noqa: B027 - see `sync`
+        """Have `call(seconds)` called when something was written that `sync` should make durable within so long.
+
+        It tells whether it will see to that; else writers do, at their next write.
         """
 
     def tidy(self) -> None:  # noqa: B027 - most stores have nothing to tidy

@@ -48,7 +48,7 @@ def test_closing_while_writing_loses_nothing_acknowledged(tmp_path):
             thread.join()
     assert len(acknowledged) >= 100
     assert set(acknowledged) <= set(keeps_open)
-    with keeps_open._store.env._raw.begin() as txn:
+    with keeps_open._store.env.data.raw.begin() as txn:
         assert {bytes(name) for name in txn.cursor().iternext(values=False)} == {b"a", b"e", b"info", b"k", b"v", b"x"}
     assert check_all(keeps_open._store) == []
     keeps_open.close()
@@ -230,7 +230,9 @@ def test_a_read_never_writes_and_never_fails_for_a_full_disk(tmp_path, monkeypat
             raise DiskFullError(28, "no space")
 
         with monkeypatch.context() as patch:
-            patch.setattr(d._store.env, "update", full)
+            for engine in (d._store.env.data, d._store.env.recent):
+                patch.setattr(engine, "update", full)
+                patch.setattr(engine, "write", full)
             assert [d[number] for number in range(50)] == list(range(50))
             assert len(d._store.touched) <= 10
 
@@ -256,7 +258,7 @@ def test_every_handle_gets_its_own_interval_of_upkeep(tmp_path):
     clock.now += 10
     quick = PersistDict(tmp_path / "d", background_timeout=0.01, clock=clock)
     deadline = threading.Event()
-    while quick._store.begin().stat(quick._store.e)["entries"]:
+    while quick._store.begin_data().stat(quick._store.e)["entries"]:
         deadline.wait(0.001)
     slow.close()
     quick.close()

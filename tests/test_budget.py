@@ -12,7 +12,7 @@ PROGRAM = """
 import sys
 from persistdict import PersistDict
 
-d = PersistDict(sys.argv[1], background_thread="disabled", durability="commit")
+d = PersistDict(sys.argv[1], background_thread="disabled")
 uncached = PersistDict(sys.argv[1], background_thread="disabled", caching=False)
 value = {"text": "text", "number": 5, "tree": {"a": [1, 2]}}[sys.argv[2]]
 d["key"] = value

@@ -479,6 +479,7 @@ def test_a_store_is_opened_only_with_what_wrote_it(tmp_path):
 
 def damage(d, key):
     """Flip a byte in the middle of the record of a key."""
+    d.flush()
     record = d._store.get(d._keys.encode(key)[0])
 
     def work(txn):
@@ -486,7 +487,7 @@ def damage(d, key):
         raw[len(raw) // 2] ^= 1
         txn.put(record.seq, bytes(raw), db=d._store.e)
 
-    d._store.env.update(work)
+    d._store.env.data.update(work)
 
 
 def test_a_damaged_entry_raises_stays_and_harms_no_other(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from persistdict import DiskFullError, NotAStoreError, OpenError, PersistDict
 from persistdict.stores.lmdb import LmdbStore
 from persistdict.stores.lmdb.environment import _registry
-from persistdict.stores.lmdb.gate import HIGH, Gate
+from persistdict.stores.lmdb.gate import DATA, HIGH, RECENT, Gate
 
 QUIET = {"background_thread": "disabled"}
 
@@ -27,8 +27,8 @@ def test_nothing_touches_the_disk_or_starts_a_thread_at_import(tmp_path):
 def test_a_thousand_readers_have_room(tmp_path):
     with PersistDict(tmp_path / "d", **QUIET) as d:
         d["k"] = 1
-        assert d._store.env._raw.max_readers() >= 1024
-        held = [d._store.env._raw.begin() for _ in range(1000)]
+        assert d._store.env.data.raw.max_readers() >= 1024
+        held = [d._store.env.data.raw.begin() for _ in range(1000)]
         assert PersistDict(tmp_path / "d", caching=False, **QUIET)["k"] == 1
         del held
 
@@ -45,7 +45,7 @@ def test_a_full_reader_table_is_cleared_of_the_dead(tmp_path):
         held = []
         with contextlib.suppress(lmdb.ReadersFullError):
             while True:
-                held.append(d._store.env._raw.begin())
+                held.append(d._store.env.data.raw.begin())
         del held[-10:]
         with PersistDict(tmp_path / "d", caching=False, **QUIET) as other:
             assert other["k"] == 1
@@ -103,7 +103,7 @@ def test_little_address_space_means_a_smaller_map(tmp_path):
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
         "from persistdict import PersistDict\nd = PersistDict(sys.argv[1])\n"
         "d['k'] = 'v' * 1000; print(len(d['k']) == 1000)\n"
-        "print(d._store.env._raw.info()['map_size'] < 2 << 30); d.close()"
+        "print(d._store.env.data.raw.info()['map_size'] < 2 << 30); d.close()"
     )
     command = [sys.executable, "-c", child, str(tmp_path / "d")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["True", "True"]
@@ -195,15 +195,26 @@ def test_a_blank_environment_of_lmdb_dict_becomes_a_store(tmp_path):
 def test_the_gate_is_high_exclusive_and_survives_a_low_limit_of_files(tmp_path):
     gate = Gate(str(tmp_path / "gate"))
     assert gate._fd >= HIGH
-    gate.hold()
+    (hold, free), (hold_recent, free_recent) = gate.lock(DATA), gate.lock(RECENT)
+    hold()
     code = (
-        "import fcntl, sys\ntry: fcntl.lockf(open(sys.argv[1], 'r+'), 6); print('free')\nexcept OSError: print('held')"
+        "import sys; from persistdict.stores.lmdb.gate import Gate\ngate = Gate(sys.argv[1])\n"
+        "for byte in (0, 1):\n    try: gate.lock(byte)[0](); print('free')\n"
+        "    except BlockingIOError: print('held by', gate.holder(byte))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "gate")]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "held\n"
-    gate.free()
-    gate.free()
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "free\n"
+
+    def held():
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    me = f"held by the process {os.getpid()}"
+    assert held() == [me, "free"]
+    hold_recent()
+    free()
+    free()
+    assert held() == ["free", me]
+    free_recent()
+    assert held() == ["free", "free"]
     gate.close()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -220,9 +231,10 @@ def test_a_compacted_copy_goes_on_with_higher_numbers(tmp_path):
     with PersistDict(tmp_path / "d", **QUIET) as d:
         for number in range(50):
             d[number % 5] = number
+        d.flush()
         newest = max(d.entry(key).version for key in d)
         (tmp_path / "copy").mkdir(mode=0o700)
-        d._store.env._raw.copy(str(tmp_path / "copy"), compact=True)
+        d._store.env.data.raw.copy(str(tmp_path / "copy"), compact=True)
     with PersistDict(tmp_path / "copy", **QUIET) as d:
         assert list(d.values()) == [45, 46, 47, 48, 49]
         d["new"] = 1
@@ -234,6 +246,6 @@ def test_a_compacted_copy_goes_on_with_higher_numbers(tmp_path):
 
 def test_an_unknown_format_is_refused(tmp_path):
     with PersistDict(tmp_path / "d", **QUIET) as d:
-        d._store.update(lambda txn: txn.set_info("format", "999"))
+        d._store.update(lambda txn: txn.set_info("format", "999"), whole=True)
     with pytest.raises(NotAStoreError, match="newer"):
         PersistDict(tmp_path / "d", **QUIET)

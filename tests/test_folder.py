@@ -12,8 +12,10 @@ import pytest
 
 from persistdict import NotAStoreError, OpenError, PersistDict, PersistDictError, UnsafePathError
 from persistdict.stores.lmdb import folder as folders
+from persistdict.stores.lmdb.recent import recent_folder
 
 FILES = ("data.mdb", "lock.mdb", "gate.lock")
+RECENT = os.path.basename(recent_folder(""))
 posix_only = pytest.mark.skipif(os.name != "posix", reason="modes, owners and links of POSIX")
 root_only = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root can give files away")
 
@@ -50,7 +52,9 @@ def test_the_folder_is_private_whatever_the_umask(tmp_path):
         assert mode(tmp_path / f"{umask:o}") == 0o777 & ~umask
         assert mode(tmp_path / f"{umask:o}" / "d") == 0o700
         found = {path.name: mode(path) for path in (tmp_path / f"{umask:o}" / "d").iterdir()}
-        assert found == dict.fromkeys(FILES, 0o600)
+        assert found == dict.fromkeys(FILES, 0o600) | {RECENT: 0o700}
+        recent = {mode(path) for path in (tmp_path / f"{umask:o}" / "d" / RECENT).iterdir()}
+        assert recent == {0o600}
 
 
 @posix_only
@@ -63,7 +67,7 @@ def test_a_folder_that_is_there_keeps_its_mode(tmp_path):
             continue
         make(folder)
         assert mode(folder) == wanted
-        assert {mode(path) for path in folder.iterdir()} == {0o600}
+        assert {mode(path) for path in folder.iterdir() if path.name != RECENT} == {0o600}
 
 
 @posix_only
@@ -264,7 +268,7 @@ def test_what_a_killed_creator_left_behind_is_removed_by_the_next(tmp_path):
         (folder / name / "lock.mdb").write_bytes(b"")
     (folder / "notes.txt").write_text("mine")
     make(folder)
-    assert sorted(os.listdir(folder)) == sorted([*FILES, "notes.txt"])
+    assert sorted(os.listdir(folder)) == sorted([*FILES, RECENT, "notes.txt"])
 
 
 @posix_only
@@ -296,7 +300,7 @@ def test_a_creator_that_fails_leaves_nothing_that_looks_like_a_database(tmp_path
             opened(tmp_path / "d")
     assert os.listdir(tmp_path / "d") == ["gate.lock"]
     make(tmp_path / "d")
-    assert sorted(os.listdir(tmp_path / "d")) == sorted(FILES)
+    assert sorted(os.listdir(tmp_path / "d")) == sorted([*FILES, RECENT])
 
 
 # Spellings of a path

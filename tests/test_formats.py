@@ -125,7 +125,7 @@ RECORDS = [
     {"tag": 255, "kb": "b'k' * 600", "hint": "b'if'", "version": 1, "ctime": NOW, "mtime": NOW, "body": "b'\\x00'",
     "deadline": 7},
     {"tag": 8, "kb": "b'k'", "hint": "b''", "version": 0, "ctime": NOW, "mtime": NOW, "body": "b'x' * 12",
-    "large": True},
+    "flags": 1},
 ]  # fmt: skip
 INDEXES: list[list[list[int]]] = [
     [[5 << 20, 0]],
@@ -271,7 +271,7 @@ def test_golden_records_and_indexes_are_read_and_written_the_same():
         assert packed(record).hex() == raw
         parsed = parse_record(bytes.fromhex(raw))
         expected = {name: valued(part) if isinstance(part, str) else part for name, part in record.items()}
-        assert bool(parsed.flags & 1) == expected.pop("large", False)
+        assert parsed.flags & 1 == expected.pop("flags", 0)
         assert {name: getattr(parsed, name) for name in expected} == expected
     for slots, raw in read_golden("indexes.json"):
         assert pack_slots(slots).hex() == raw
@@ -318,7 +318,7 @@ def test_a_golden_store_is_read_exactly(number, tmp_path):
 def test_the_cropped_golden_store_has_keys_that_collide(tmp_path):
     folder = unpacked(tmp_path, "cropped")
     store = LmdbStore(str(folder), key_size_limit=1)
-    index = [parse_index(raw) for _, raw in store.begin(store.k).cursor()]
+    index = [parse_index(raw) for _, raw in store.begin_data(store.k).cursor()]
     store.close()
     assert max(map(len, index)) >= 2
     assert any(deadline for slots in index for _, deadline in slots)
@@ -369,9 +369,10 @@ def test_a_reader_made_from_the_description_alone_reads_a_store(number, tmp_path
     name, limit, entries = read_golden("stores.json")[number]
     found, info = read_by_the_description(unpacked(tmp_path, name), limit)
     assert info == {
-        "format": "1", "base": "0", "codec": "safe", "keys": "ordered", "key_size_limit": str(limit),
+        "format": "1", "last": info["last"], "codec": "safe", "keys": "ordered", "key_size_limit": str(limit),
         "initialised": "yes",
     }  # fmt: skip
+    assert int(info["last"]) >= max(entry[3] >> 20 for entry in found.values())
     keys, codec = KeyCodec(), codec_with_point()
     assert len(found) == len(entries)
     for text, value, ctime, mtime, expires_at, version in entries:
@@ -506,7 +507,8 @@ def test_sequence_numbers_sort_as_their_bytes_do_in_the_engine():
 
 def damage_index(d, key, raw):
     """Put other bytes in the place of an index entry."""
-    d._store.env.update(lambda txn: txn.put(KeyCodec().encode(key)[0], raw, db=d._store.k))
+    d.flush()
+    d._store.env.data.update(lambda txn: txn.put(KeyCodec().encode(key)[0], raw, db=d._store.k))
 
 
 @pytest.mark.parametrize("raw", [b"", b"12345", b"1" * 24, b"1" * 8, b"1" * 16], ids=len)
@@ -547,22 +549,28 @@ def test_a_damaged_index_entry_does_not_stop_the_removal_of_what_is_over(tmp_pat
         damage_index(d, "b", b"12345")
         now[0] += 10
         assert d.expire() == 3
-        assert d._store.begin().stat(d._store.e)["entries"] == 1
+        d.flush()
+        assert d._store.begin_data().stat(d._store.e)["entries"] == 1
 
 
 def test_a_key_with_a_damaged_record_can_be_set_and_removed_again(tmp_path):
     with opened(tmp_path / "d") as d:
         for heal in (lambda: d.__setitem__("b", 2), lambda: d.update(b=2), lambda: d.set("b", 2, ttl=99)):
             d["b"] = 1
-            seq = d._store.begin(d._store.k).get(b"0b")[:8]
-            d._store.env.update(lambda txn, seq=seq: txn.put(seq, b"garbage", db=d._store.e))
+            d.flush()
+            seq = d._store.begin_data(d._store.k).get(b"0b")[:8]
+            d._store.env.data.update(lambda txn, seq=seq: txn.put(seq, b"garbage", db=d._store.e))
             with pytest.raises(CorruptEntryError):
                 d["b"]
             heal()
             assert d["b"] == 2
+            d.flush()
+            assert d["b"] == 2
             assert d._store.check(10)[0] == []
-        d._store.env.update(lambda txn: txn.put(seq, b"garbage", db=d._store.e))
+        d._store.env.data.update(lambda txn: txn.put(seq, b"garbage", db=d._store.e))
         del d["b"]
+        assert "b" not in d
+        d.flush()
         assert "b" not in d
         assert d._store.check(10)[0] == []
 
@@ -602,7 +610,7 @@ def test_lmdb_dict_reads_the_settings_of_a_store_that_is_open(tmp_path, monkeypa
         d["a"] = 1
         for path in (str(tmp_path / "d"), tmp_path / "d", "d", "./d/../d/", "link", tmp_path / "parent" / "d"):
             mapping = StrLmdbDict(path, name="info", max_dbs=32)
-            assert mapping._environ_ is d._store.env._raw
+            assert mapping._environ_ is d._store.env.data.raw
             assert settings(mapping) == EXPECTED
             assert set(mapping) >= set(EXPECTED)
         d["b"] = 2
@@ -623,7 +631,7 @@ def test_a_store_opens_while_lmdb_dict_has_it_open(path, tmp_path, monkeypatch):
     )
     assert settings(mapping) == EXPECTED
     with opened(tmp_path / "d") as d:
-        assert d._store.env._raw is mapping._environ_
+        assert d._store.env.data.raw is mapping._environ_
         d["b"] = "x" * 100_000
         assert dict(d) == {"a": 1, "b": "x" * 100_000}
         assert settings(mapping) == EXPECTED

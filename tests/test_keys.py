@@ -678,8 +678,9 @@ def test_keys_are_never_in_messages(tmp_path):
     secret = "TopSecretName"
     with opened(tmp_path / "d") as d:
         d[secret] = 1
-        seq = d._store.begin(d._store.k).get(CODEC.encode(secret)[0])
-        d._store.env.update(lambda txn: txn.put(seq, b"garbage" * 10, db=d._store.e))
+        d.flush()
+        seq = d._store.begin_data(d._store.k).get(CODEC.encode(secret)[0])
+        d._store.env.data.update(lambda txn: txn.put(seq, b"garbage" * 10, db=d._store.e))
         with pytest.raises(ValueError, match=key_digest(CODEC.encode(secret)[0])) as error:
             d[secret]
         assert secret not in str(error.value)

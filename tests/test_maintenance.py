@@ -47,9 +47,10 @@ def test_a_round_writes_access_times_and_removes_what_is_over(tmp_path):
         run_once(d._store, d._log)
         clock.now += 50
         run_once(d._store, d._log)
+        d.flush()
         assert list(d) == ["stays"]
         assert d.entry("stays").atime == clock.now - 50
-        txn = d._store.begin()
+        txn = d._store.begin_data()
         for db in ("k", "e"):
             assert txn.stat(d._store.env.dbs[db])["entries"] == 1
         assert txn.stat(d._store.env.dbs["x"])["entries"] == 0
@@ -61,7 +62,8 @@ def test_false_does_one_round_in_the_constructor(tmp_path):
         d.update(a=1, b=2)
     clock.now += 10
     with PersistDict(tmp_path / "d", clock=clock, background_thread=False) as d:
-        assert d._store.begin().stat(d._store.e)["entries"] == 0
+        d._store.sync()
+        assert d._store.begin_data().stat(d._store.e)["entries"] == 0
 
 
 def test_the_thread_sweeps_without_being_asked(tmp_path):
@@ -79,7 +81,7 @@ def test_the_thread_sweeps_without_being_asked(tmp_path):
     with PersistDict(tmp_path / "d", clock=ticking, background_timeout=0.01) as d:
         assert swept.wait(60)
         store = d._store
-        while store.begin().stat(store.e)["entries"]:
+        while store.begin_data().stat(store.e)["entries"]:
             assert upkeep_threads()
 
 
@@ -98,8 +100,9 @@ def test_a_pass_can_be_stopped_between_two_steps(tmp_path):
 def damaged(path):
     d = PersistDict(path, background_thread="disabled")
     d.update(a=1, b=2, big="x" * 50_000)
+    d.flush()
     record = d._store.get(d._keys.encode("a")[0])
-    d._store.env.update(lambda txn: txn.put(record.seq, b"rubbish", db=d._store.e))
+    d._store.env.data.update(lambda txn: txn.put(record.seq, b"rubbish", db=d._store.e))
     d.close()
 
 
@@ -133,9 +136,10 @@ def test_the_check_finds_every_kind_of_disagreement(tmp_path, harm, finding):
     with PersistDict(tmp_path / "d", background_thread="disabled") as d:
         d.update(a=1, b=2)
         d.set("big", "x" * 50_000, ttl=10_000)
+        d.flush()
         assert check_all(d._store) == []
         record = d._store.get(d._keys.encode("big")[0])
-        d._store.env.update(lambda txn: harm(d._store, txn, record))
+        d._store.env.data.update(lambda txn: harm(d._store, txn, record))
         faults = check_all(d._store)
         assert len(faults) == 1
         assert finding in faults[0]
@@ -162,7 +166,7 @@ def test_a_keeper_forgets_stores_that_are_gone():
     keeper._stores[1] = (weakref.ref(d._store), d._log, 5.0)
     del d
     gc.collect()
-    assert keeper.round(threading.Event()) is None
+    assert keeper.step(threading.Event()) is None
 
 
 def test_logs_show_neither_keys_nor_values(tmp_path):
@@ -174,8 +178,9 @@ def test_logs_show_neither_keys_nor_values(tmp_path):
     try:
         d = PersistDict(tmp_path / "d", verbose=True, name="named", background_thread=False)
         d["canary-key"] = "canary-value" * 10
+        d.flush()
         record = d._store.get(d._keys.encode("canary-key")[0])
-        d._store.env.update(lambda txn: txn.put(record.seq, b"rubbish", db=d._store.e))
+        d._store.env.data.update(lambda txn: txn.put(record.seq, b"rubbish", db=d._store.e))
         keeper_of(d._store).run_now(d._store, d._log)
         with pytest.raises(MaintenanceError) as caught:
             d.close()

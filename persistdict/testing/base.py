@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from persistdict.errors import ClosedError
-from persistdict.store import Record, Store
+from persistdict.store import Item, Store
 
 __all__ = ["Clock", "StoreTests", "kbs", "key"]
 
@@ -29,7 +29,7 @@ def key(number: int) -> bytes:
     return b"\x30key%06d" % number
 
 
-def kbs(records: Iterator[Record]) -> list[bytes]:
+def kbs(records: Iterator[Item]) -> list[bytes]:
     """The keys of records."""
     return [record.kb for record in records]
 

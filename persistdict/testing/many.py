@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from persistdict.errors import NestedWriteError
@@ -9,6 +11,8 @@ from persistdict.store import Capability, Transaction
 from persistdict.testing.base import StoreTests, kbs, key
 
 __all__ = ["ManyTests"]
+
+WAYS: list[dict[str, Any]] = [{}, {"size": 10**6}, {"whole": True}]  # of `update`
 
 
 class ManyTests(StoreTests):
@@ -63,7 +67,8 @@ class ManyTests(StoreTests):
 
     # Transactions
 
-    def test_a_transaction_reads_its_own_writes(self) -> None:
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_transaction_reads_its_own_writes(self, way: dict[str, Any]) -> None:
         store = self.store()
 
         def work(txn: Transaction) -> list[bytes | None]:
@@ -76,30 +81,31 @@ class ManyTests(StoreTests):
             txn.put(key(1), b"", 1, b"d")
             return [first and first.blob, second and second.blob]
 
-        assert store.update(work) == [b"b", None]
+        assert store.update(work, **way) == [b"b", None]
         assert store.read(key(1))[1] == b"d"  # type: ignore[index]
 
-    def test_a_transaction_that_raises_changes_nothing(self) -> None:
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_transaction_that_raises_changes_nothing(self, way: dict[str, Any]) -> None:
         store, other = self.pair()
         store.put(key(1), b"", 1, b"a")
         store.put(key(2), b"", 1, b"b")
-        before = store.begin().id()
 
         def work(txn: Transaction) -> None:
             txn.delete(key(1))
             txn.put(key(2), b"", 1, b"changed")
             txn.put(key(3), b"", 1, b"new" * 20_000)
-            txn.set_info("name", "text")
-            txn.clear()
+            if way.get("whole"):
+                txn.set_info("name", "text")
+                txn.clear()
             raise RuntimeError("no")
 
         with pytest.raises(RuntimeError, match="no"):
-            store.update(work)
+            store.update(work, **way)
         assert [(record.kb, record.blob) for record in other.scan()] == [(key(1), b"a"), (key(2), b"b")]
         assert store.info().get("name") is None
-        assert store.begin().id() == before
 
-    def test_a_write_within_a_write_is_refused_and_harms_nothing(self) -> None:
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_write_within_a_write_is_refused_and_harms_nothing(self, way: dict[str, Any]) -> None:
         store = self.store()
 
         def work(txn: Transaction) -> None:
@@ -107,7 +113,7 @@ class ManyTests(StoreTests):
             with pytest.raises(NestedWriteError):
                 store.put(key(2), b"", 1, b"b")
 
-        store.update(work)
+        store.update(work, **way)
         assert kbs(store.scan()) == [key(1)]
         assert store.put(key(2), b"", 1, b"b") is not None
 
@@ -115,7 +121,7 @@ class ManyTests(StoreTests):
         store, other = self.pair()
         for number in range(5):
             store.put(key(number), b"", 1, b"v" * (number * 10_000), ttl=100 if number % 2 else None)
-        assert store.update(lambda txn: txn.clear()) == 5
+        assert store.update(lambda txn: txn.clear(), whole=True) == 5
         assert other.count() == 0
         assert kbs(other.scan()) == []
         store.put(key(1), b"", 1, b"v")
@@ -123,6 +129,6 @@ class ManyTests(StoreTests):
 
     def test_settings_are_kept_beside_the_entries(self) -> None:
         store, other = self.pair()
-        store.update(lambda txn: txn.set_info("name", "grün"))
+        store.update(lambda txn: txn.set_info("name", "grün"), whole=True)
         assert other.info()["name"] == "grün"
         assert other.count() == 0

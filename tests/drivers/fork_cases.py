@@ -96,9 +96,9 @@ def readers(folder: str) -> None:
     """The entries of the parent in LMDB's reader table survive any fork: its snapshots stay protected."""
     d = filled(folder, background_thread="disabled")
     assert d[1] == [1]  # leaves a slot behind that the next read will use
-    before = d._store.env._raw.readers()
+    before = d._store.env.data.raw.readers()
     ask_child(lambda: None)
-    after = d._store.env._raw.readers()
+    after = d._store.env.data.raw.readers()
     assert before == after, f"a fork changed the reader table from {before!r} to {after!r}"
     assert len(d) == 600
     ask_child(lambda: use(d, folder))
@@ -187,7 +187,7 @@ def locks(folder: str) -> None:
     d = filled(folder)
     keeper = maintenance.keeper_of(d._store)
     for lock in (
-        d._write_lock, d._store.env.lock, environment._registry_lock, keeper._lock, maintenance._keepers_lock,
+        d._write_lock, d._store.env.data.lock, environment._registry_lock, keeper._lock, maintenance._keepers_lock,
     ):  # fmt: skip
 
         def hold(stay: Callable[[], None], lock: Any = lock) -> None:

@@ -93,7 +93,7 @@ class Storm:
         keeper = maintenance.keeper_of(self.d._store)
         for lock in (
             self.d._write_lock, self.e._write_lock, self.d._front.lock, self.e._front.lock,
-            self.d._store.env.lock, environment._registry_lock, keeper._lock, maintenance._keepers_lock,
+            self.d._store.env.data.lock, environment._registry_lock, keeper._lock, maintenance._keepers_lock,
         ):  # fmt: skip
             with lock:
                 list(range(1000))

@@ -187,7 +187,8 @@ def faults_of(dictionary: Any) -> list[str]:
 
 def left_over(folder: str) -> list[str]:
     """Files in the folder of a store that should not be there."""
-    return sorted(set(os.listdir(folder)) - {"data.mdb", "lock.mdb", "gate.lock"})
+    names = {name for name in os.listdir(folder) if not name.startswith("recent-")}
+    return sorted(names - {"data.mdb", "lock.mdb", "gate.lock"})
 
 
 def _keys(txn: Any, db: Any) -> list[bytes]:

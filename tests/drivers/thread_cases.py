@@ -195,7 +195,7 @@ def leaks(folder: str, rounds: int) -> dict[str, Any]:
             assert census() == before, f"after {n} rounds there are {census()} threads and files, before {before}"
     assert census() == before, f"there are {census()} threads and files, before {before}"
     with PersistDict(folder, background_thread="disabled") as d:
-        slots = len(d._store.env._raw.readers().splitlines()) - 1
+        slots = len(d._store.env.data.raw.readers().splitlines()) - 1
         assert slots <= 1, f"{slots} reader slots are taken"
     return {"rounds": rounds, "threads": before[0], "files": before[1]}
 
@@ -348,7 +348,7 @@ def stopped_reader(folder: str, rounds: int) -> dict[str, Any]:
     d.expire()
     run_once(d._store, d._log)
     after = grow() and grow()
-    slots = d._store.env._raw.readers()
+    slots = d._store.env.data.raw.readers()
     d.close()
     assert after < stopped / 10, f"after the reader's death the file grew by {after}, before by {stopped}: {slots}"
     return {"grown while a reader was stopped": stopped, "after its death": after}

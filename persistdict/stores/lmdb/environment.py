@@ -1,17 +1,11 @@
-"""One LMDB environment per folder and process, shared by all handles on it.
+"""The two environments of a folder, the data and the recent writes, shared by all handles of the process.
 
 Guarantees:
-- The same files are opened once in a process, by whatever path, and the environment is shared with lmdb-dict's
+- The same files are opened once in a process, by whatever path, and the data's environment is shared with lmdb-dict's
   mappings (through lmdb-dict's own registry) in both directions.
-- A write transaction runs under the thread lock, then the gate, then LMDB's lock; always in this order.
-- The map grows, and adopts the growth of other processes, without the caller noticing.
-- A forked child never touches the inherited environment: it gets new locks at once, and opens the files for itself at
+- Locks: the data's, then that of the recent writes; each a thread lock, then the gate, then LMDB's.
+- A forked child never touches the inherited environments: it gets new locks at once, and opens the files for itself at
   the first use.
-
-Assumptions of LMDB (py-lmdb 3): transactions may be freed by reference counting; an environment that nobody
-refers to any more closes itself; in a forked child, inherited objects are forgotten without touching the files.
-`Environment.close()` is therefore never called on a live one: an lmdb-dict mapping may still use it, and in a child it
-would free the parent's reader slots.
 """
 
 from __future__ import annotations
@@ -26,57 +20,55 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from persistdict.errors import (
-    ClosedError,
-    DiskFullError,
-    NestedWriteError,
-    NotAStoreError,
-    OpenError,
-    PersistDictError,
-    StoreError,
-)
+from persistdict.errors import ClosedError, NotAStoreError, OpenError, PersistDictError
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout
-from persistdict.stores.lmdb.gate import Gate
+from persistdict.stores.lmdb.engine import RETRIES, Engine, MapFull, NotOpen, raise_not_open, translated, was_remapped
+from persistdict.stores.lmdb.gate import DATA, RECENT, Gate
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
+from persistdict.stores.lmdb.recent import open_recent, recent_folder, remove_stale
 
 __all__ = ["CLOSED", "Environment", "open_environment"]
 
 T = TypeVar("T")
 
-RETRIES = 30  # the map doubles at each; more would not fit into 64 bits
-
-
-class _NotOpen(lmdb.Error):
-    """Raised in place of a transaction where the environment must be opened first (after a fork)."""
+TIMEOUT = 60.0  # seconds that a write waits for other processes
 
 
 class Environment:
-    """The environment of one folder. Made by `open_environment` only.
+    """The environments of one folder. Made by `open_environment` only.
 
     Attributes:
-        begin: LMDB's own `begin` while open; else something that raises.
-        dbs: the named databases.
-        lock: guards writing and opening; behind it the gate.
-        base: added to transaction ids to make sequence numbers.
+        data, recent: the two.
+        dbs: the named databases of the data.
+        base: what is added to ids of `recent` to make numbers.
+        settled: an id of `recent` at which nothing was in it.
+        examined: an id of `recent` for which it is known whether anything was in it.
+        unmarked: an id of `recent` at which there was no mark.
+        durable: the last number that is known to be on the disk.
+        pending: bytes that this process has written to `recent` since its last drain.
+        armed: whether somebody sees to the next drain.
+        due: the time (time.monotonic) from which a writer drains; infinite where a thread does it.
         touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
-        followers: called after every (re)opening, so that stores bind what they use often.
+        reopened: called after the files were opened anew in a forked child.
+        unsynced: called after the first write since a drain.
     """
 
     def __init__(self, folder: str, map_size: int | None) -> None:
         self.folder = folder
-        self.lock = threading.RLock()
-        self.writing = False  # guarded by lock
         self.users = 0  # guarded by the registry's lock
         self.base = 0
         self.dbs: dict[str, Any] = {}
+        self.settled = self.examined = self.unmarked = -1
+        self.durable = -1
+        self.pending, self.armed, self.due = 0, False, float("inf")
         self.touched: dict[bytes, float | None] = {}
-        self.followers: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.reopened: list[Callable[[], None]] = []  # upkeep hooks in here, to start its thread again
-        self.begin: Callable[..., Any] = _raise_not_open
-        self._raw: lmdb.Environment | None = None
+        self.reopened: list[Callable[[], None]] = []
+        self.unsynced: list[Callable[[float], bool]] = []
+        self._followers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._map_size = map_size
         self._gate = Gate(os.path.join(folder, files.GATE))
+        self.data, self.recent = (Engine(self._gate, byte, self, TIMEOUT) for byte in (DATA, RECENT))
         try:
             self._open()
         except BaseException:
@@ -86,28 +78,24 @@ class Environment:
     # Opening
 
     def _open(self) -> None:
-        gate = self._gate
-        with self.lock:
+        with self.data.lock, self.recent.lock:
             try:
-                gate.hold_patiently()
+                self.data.hold_patiently()
+                self.recent.hold_patiently()
                 files.remove_leftovers(self.folder)
+                remove_stale(self.folder)
                 if files.identity(self.folder) is None:
                     files.create_data(self.folder, self._create)
                 self._bind(find_or_open(self.folder, self._map_size))
             except lmdb.Error as error:
-                raise self._translated(error, opening=True) from error
+                raise translated(error, self.folder, opening=True) from error
             except OSError as error:
                 if isinstance(error, PersistDictError):
                     raise
                 raise OpenError(error.errno, f"cannot open the store: {error.strerror}", self.folder) from error
             finally:
-                gate.free()
-
-    def tidy(self) -> None:
-        """Take back the slots of readers that died; they would keep old pages from being used again."""
-        raw = self._raw
-        if raw is not None:
-            raw.reader_check()
+                self.recent.free()
+                self.data.free()
 
     def _create(self, folder: str) -> None:
         """Build a new, empty database; it is moved into place when this returns."""
@@ -118,64 +106,41 @@ class Environment:
             raw.close()  # nobody else can know of it
 
     def _bind(self, raw: lmdb.Environment) -> None:
-        """Check that the environment is a store of ours, and take it into use."""
+        """Check that the environment is a store of ours, and take it into use with its recent writes."""
         if not raw.flags()["sync"]:
             raise NotAStoreError(f"{self.folder} is open in this process without sync; writes would not be durable")
-        self.dbs, self.base = layout.adopt(raw, self.folder)
+        dbs, last = layout.adopt(raw, self.folder)
         raw.reader_check()
+        found = files.identity(self.folder)
+        if found is None:
+            raise OpenError(errno.ENOENT, "the store was removed while it was opened", self.folder)
+        recent, self.base = open_recent(self.folder, last, found)
+        recent.reader_check()
         share(self.folder, raw)
-        self._raw, self.begin = raw, raw.begin
-        self._rebind()
-
-    def _rebind(self) -> None:
-        for follower in list(self.followers):
-            follower.bind()
+        share(recent_folder(self.folder), recent)
+        self.dbs, self.durable = dbs, -1
+        self.settled = self.examined = self.unmarked = -1
+        self.pending, self.armed, self.due = 0, False, float("inf")
+        self.data.adopt(raw)
+        self.recent.adopt(recent)
+        self.rebind()
 
     def follow(self, follower: Any) -> None:
         """Have `follower.bind()` called after every (re)opening, as long as the follower lives."""
-        with self.lock:
-            self.followers.add(follower)
+        with self.data.lock:
+            self._followers.add(follower)
 
     def unfollow(self, follower: Any) -> None:
         """Call it no more."""
-        with self.lock:
-            self.followers.discard(follower)
+        with self.data.lock:
+            self._followers.discard(follower)
 
-    # Transactions
+    def rebind(self) -> None:
+        """Tell the followers that the environments were opened, or let go of."""
+        for follower in list(self._followers):
+            follower.bind()
 
-    def update(self, work: Callable[..., T], *args: Any) -> T:
-        """Run `work(txn, *args)` in one write transaction, durable when this returns.
-
-        `work` is run again if the map had to grow.
-        """
-        gate = self._gate
-        attempt = 0
-        while True:
-            try:
-                with self.lock:
-                    if self.writing:
-                        raise NestedWriteError(
-                            "a write was begun within another write of the same thread (a finaliser or a signal "
-                            "handler that writes?)"
-                        )
-                    if self._raw is None:
-                        self.begin()  # raises; and the gate of a closed environment must not be touched
-                    try:
-                        self.writing = True
-                        gate.hold()
-                        with self.begin(write=True) as txn:
-                            return work(txn, *args)
-                    finally:
-                        self.writing = False  # first: a signal may be raised when the next call returns
-                        gate.free()
-            except lmdb.Error as error:
-                attempt += 1
-                self._recover(error, attempt)
-            except OSError as error:
-                # The kernel sees processes, not threads, and may take two gates for a circle where none is.
-                if error.errno != errno.EDEADLK:
-                    raise
-                time.sleep(0.001)
+    # Recovering
 
     def attempt(self, work: Callable[..., T], *args: Any) -> T:
         """Run a read; repeat it after what is no fault of the reader."""
@@ -185,95 +150,69 @@ class Environment:
                 return work(*args)
             except lmdb.Error as error:
                 attempt += 1
-                self._recover(error, attempt)
+                self.recover(error, attempt)
 
-    def _recover(self, error: lmdb.Error, attempt: int) -> None:
+    def recover(self, error: lmdb.Error, attempt: int) -> None:
         """Do what makes a repetition worth while, or raise the error as one of ours."""
-        if isinstance(error, _NotOpen):
+        if isinstance(error, NotOpen):
             self._reopen()
         elif attempt > RETRIES:
-            raise self._translated(error) from error
-        elif isinstance(error, lmdb.MapFullError):
-            self._resize(grow=True)
+            raise translated(error, self.folder) from error
+        elif isinstance(error, MapFull):
+            error.engine.resize(grow=True)
         elif isinstance(error, lmdb.MapResizedError):
-            self._resize(grow=False)
+            for engine in (self.data, self.recent):
+                engine.resize(grow=False)
         elif isinstance(error, lmdb.ReadersFullError):
-            if self._raw is not None:
-                self._raw.reader_check()
+            self.tidy()
             time.sleep(0.001 * attempt)
-        elif _was_remapped(error):
-            with self.lock:  # held by the thread that changes the size of the map, until there is a map again
-                pass
+        elif was_remapped(error):
+            for engine in (self.data, self.recent):
+                with engine.lock:  # held by the thread that changes the size of the map, until there is a map again
+                    pass
         else:
-            raise self._translated(error) from error
+            raise translated(error, self.folder) from error
 
-    def _resize(self, *, grow: bool) -> None:
-        """Adopt the size of the map that others chose; if that is not more than ours, double it."""
-        with self.lock:
-            raw = self._raw
-            if raw is None:
-                return
-            try:
-                self._gate.hold_patiently()
-                before = raw.info()["map_size"]
-                raw.set_mapsize(0)
-                if grow and raw.info()["map_size"] <= before:
-                    raw.set_mapsize(before * 2)
-            except lmdb.Error as error:
-                self._reopen_if_closed(raw)
-                raise self._translated(error) from error
-            finally:
-                self._gate.free()
-
-    def _reopen_if_closed(self, raw: lmdb.Environment) -> None:
-        """Where there is no room for a larger map, py-lmdb closes the environment; the next use opens it again."""
-        try:
-            raw.info()
-        except lmdb.Error:
-            self._forget(_raise_not_open)
-
-    def _translated(self, error: lmdb.Error, *, opening: bool = False) -> Exception:
-        code = getattr(error, "code", 0) or 0
-        if code in (errno.ENOSPC, errno.EDQUOT):
-            return DiskFullError(code, "no space is left on the disk; nothing was changed by this write", self.folder)
-        if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError)):
-            return NotAStoreError(f"{self.folder} holds a file that is not a database of this kind: {error}")
-        if opening:
-            return OpenError(code or errno.EIO, f"cannot open the store: {error}", self.folder)
-        return StoreError(code or errno.EIO, f"the store failed: {error}", self.folder)
+    def tidy(self) -> None:
+        """Take back the slots of readers that died; they would keep old pages from being used again."""
+        self.data.tidy()
+        self.recent.tidy()
 
     # The end, and fork
 
     def release(self) -> None:
-        """One handle less; the last one lets go of the environment."""
+        """One handle less; the last one lets go of the environments."""
         with _registry_lock:
             self.users -= 1
             if self.users:
                 return
             for key in [key for key, environment in _registry.items() if environment is self]:
                 del _registry[key]
-            with self.lock:
+            with self.data.lock, self.recent.lock:
                 self._forget(_raise_closed)
                 self._gate.close()
 
     def _forget(self, begin: Callable[..., Any]) -> None:
-        unshare(self._raw)
-        self.begin, self.dbs, self._raw = begin, {}, None
-        self._rebind()
+        self.dbs = {}
+        for engine in (self.data, self.recent):
+            unshare(engine.raw)
+            engine.forget(begin)
+        self.rebind()
 
     def _reopen(self) -> None:
-        """Open the files for this process, after a fork."""
-        with _registry_lock, self.lock:
-            if self._raw is None:
+        """Open the files for this process, after a fork or a failure."""
+        with _registry_lock, self.data.lock, self.recent.lock:
+            if self.data.raw is None or self.recent.raw is None:
+                self._forget(raise_not_open)
                 self._open()
         for restart in self.reopened:
             restart()
 
     def after_fork(self) -> None:
-        """In the child: new locks; forget the parent's environment without closing it."""
-        self.lock = threading.RLock()
-        self.writing = False
-        self._forget(_raise_not_open)
+        """In the child: new locks; forget the parent's environments without closing them."""
+        for engine in (self.data, self.recent):
+            engine.after_fork()
+        self._forget(raise_not_open)
 
 
 _registry: dict[tuple[int, int], Environment] = {}  # by device and inode of the data file
@@ -283,13 +222,16 @@ _registry_lock = threading.RLock()
 class _Closed:
     """What a closed handle has in place of its environment."""
 
-    base = 0
-    dbs: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    __slots__ = ()
 
     def begin(self, *_: Any, **__: Any) -> Any:
         _raise_closed()
 
-    update = attempt = tidy = begin
+    def __getattr__(self, name: str) -> Any:
+        _raise_closed()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        _raise_closed()
 
 
 CLOSED: Any = _Closed()
@@ -312,16 +254,6 @@ def open_environment(path: str, map_size: int | None = None) -> Environment:
             _registry[key] = environment
         environment.users += 1
         return environment
-
-
-def _was_remapped(error: lmdb.Error) -> bool:
-    """Whether a transaction failed because another thread changed, or is changing, the size of the map."""
-    code = getattr(error, "code", 0)
-    return isinstance(error, lmdb.BadTxnError) or code == errno.EINVAL or "closed/deleted/dropped" in str(error)
-
-
-def _raise_not_open(*_: Any, **__: Any) -> Any:
-    raise _NotOpen("the environment must be opened in this process first")
 
 
 def _raise_closed(*_: Any, **__: Any) -> Any:

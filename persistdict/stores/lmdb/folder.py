@@ -1,6 +1,7 @@
 """The folder of a store: who may use it, and how a new database appears in it.
 
-Files: data.mdb and lock.mdb (LMDB's), gate.lock (see gate.py), .persistdict-new-* (a database that is being made).
+Files: data.mdb and lock.mdb (LMDB's), gate.lock (see gate.py), recent-* (see recent.py), .persistdict-new-* (a
+database that is being made).
 
 A new database is made in a folder of its own, synced, and renamed into place, under the gate. So whatever kills the
 maker, data.mdb either does not exist or is whole; what a dead maker left behind is removed by the next one.
@@ -20,10 +21,10 @@ from collections.abc import Callable
 
 from persistdict.errors import NotAStoreError, OpenError, UnsafePathError
 
-__all__ = ["DATA", "GATE", "LOCK", "create_data", "identity", "prepare", "remove_leftovers"]
+__all__ = ["DATA", "GATE", "LOCK", "NEW", "check_files", "create_data", "identity", "prepare", "remove_leftovers"]
 
 DATA, LOCK, GATE = "data.mdb", "lock.mdb", "gate.lock"
-_NEW = ".persistdict-new-"
+NEW = ".persistdict-new-"
 _SMALLEST = 8192  # two meta pages
 
 
@@ -47,9 +48,14 @@ def prepare(path: str) -> str:
     _check_owner(status, folder)
     if status.st_mode & stat.S_IWOTH:
         raise UnsafePathError(errno.EPERM, "the folder is writable by everybody; choose another or chmod o-w", folder)
+    check_files(folder)
+    return folder
+
+
+def check_files(folder: str) -> None:
+    """Refuse a database whose files are somebody else's, or links. Raises UnsafePathError."""
     for name in (DATA, LOCK, GATE):
         _check_file(os.path.join(folder, name))
-    return folder
 
 
 def _check_owner(status: os.stat_result, path: str) -> None:
@@ -90,7 +96,7 @@ def identity(folder: str) -> tuple[int, int] | None:
 def remove_leftovers(folder: str) -> None:
     """Remove what makers of a database left behind that died. Needs the gate: whoever holds it is the only maker."""
     for entry in list(os.scandir(folder)):
-        if entry.name.startswith(_NEW) and entry.is_dir(follow_symlinks=False):
+        if entry.name.startswith(NEW) and entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
 
 
@@ -99,17 +105,17 @@ def create_data(folder: str, make: Callable[[str], None]) -> None:
 
     Durable: when it returns, the name is on the disk too.
     """
-    new = tempfile.mkdtemp(prefix=_NEW, dir=folder)
+    new = tempfile.mkdtemp(prefix=NEW, dir=folder)
     try:
         make(new)
         os.rename(os.path.join(new, DATA), os.path.join(folder, DATA))
-        _sync_folder(folder)
-        _sync_folder(os.path.dirname(folder))
+        sync_folder(folder)
+        sync_folder(os.path.dirname(folder))
     finally:
         shutil.rmtree(new)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Sync the names in a folder, where the system can."""
     if os.name != "posix":
         return

@@ -1,19 +1,20 @@
-"""The gate: one lock per folder that stands around opening and around every write transaction.
+"""The gate: a file with locks that stand around opening and around every write transaction.
 
 Why LMDB's own lock is not enough (measured; LMDB 0.9.36 and 1.0.2): when a process is killed while it waits for the
 write lock, its neighbours may sleep for ever though the lock is free; and when the first opener is killed while it
 makes the lock file, the second may go on with a counter of zero and lose commits. With the gate: none of 2,936 kills
 and of 9,853 openings.
 
-- A record lock (fcntl), not flock: it belongs to the process, so a forked child does not keep it, and the kernel
-  gives it back when the holder dies, however it dies.
+- Record locks (fcntl), not flock: they belong to the process, so a forked child does not keep them, and the kernel
+  gives them back when the holder dies, however it dies. Each environment of the store has a byte of its own.
 - The descriptor is moved high: a dying process closes its files in ascending order, and the gate must open only after
-  LMDB's own lock file was closed.
-- Record locks do not exclude threads of one process: it is only ever taken behind a thread lock.
-- Nothing else may open and close this file within the process: closing *any* descriptor of it drops the lock.
-- Waiting for it is interrupted by signals, so Ctrl-C works.
+  LMDB's own lock files were closed.
+- Record locks do not exclude threads of one process: each is only ever taken behind a thread lock.
+- Nothing else may open and close this file within the process: closing *any* descriptor of it drops the locks.
+- Nobody waits in the kernel: a lock is tried, and tried again after a pause (`Patience`). So Ctrl-C works, waiting can
+  end by time, and the kernel never takes several threads of two processes for a circle.
 
-Windows has neither hole; there the gate is one byte of the file, locked with the C library.
+Windows has neither hole; there a lock is one byte of the file, locked with the C library.
 """
 
 from __future__ import annotations
@@ -22,25 +23,22 @@ import errno
 import functools
 import os
 import stat
+import struct
 import sys
 import time
 from collections.abc import Callable
 
-from persistdict.errors import OpenError, UnsafePathError
+from persistdict.errors import BusyError, OpenError, UnsafePathError
 
-__all__ = ["Gate"]
+__all__ = ["DATA", "RECENT", "Gate", "Patience"]
 
 HIGH = 900
+DATA, RECENT = 0, 1  # the byte that stands for each environment
+SHORTEST, LONGEST = 20e-6, 2e-3  # seconds between two attempts
 
 
 class Gate:
-    """A lock file. Threads: take it behind a thread lock. Processes: any number.
-
-    `hold()` waits until nobody else holds it, `free()` gives it back and does nothing if it was not held.
-    """
-
-    hold: Callable[[], object]
-    free: Callable[[], object]
+    """A lock file. Threads: take a lock of it behind a thread lock. Processes: any number."""
 
     def __init__(self, path: str) -> None:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -52,8 +50,6 @@ class Gate:
             raise OpenError(error.errno, f"cannot open the store's lock file: {error.strerror}", path) from error
         if sys.platform == "win32":
             self._fd = low
-            self.hold = functools.partial(_hold_windows, low)
-            self.free = functools.partial(_free_windows, low)
             return
         try:
             if not stat.S_ISREG(os.fstat(low).st_mode) or os.fstat(low).st_nlink != 1:
@@ -61,32 +57,58 @@ class Gate:
             self._fd = _move_high(low)
         finally:
             os.close(low)
+
+    def lock(self, byte: int) -> tuple[Callable[[], object], Callable[[], object]]:
+        """Two functions: one takes the lock or raises BlockingIOError, one gives it back, held or not."""
+        if sys.platform == "win32":
+            return functools.partial(_hold_windows, self._fd, byte), functools.partial(_free_windows, self._fd, byte)
+        from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, lockf
+
+        hold = functools.partial(lockf, self._fd, LOCK_EX | LOCK_NB, 1, byte)
+        return hold, functools.partial(lockf, self._fd, LOCK_UN, 1, byte)
+
+    def holder(self, byte: int) -> str:
+        """Who has the lock, for messages."""
+        if not sys.platform.startswith("linux") or self._fd < 0:
+            return "another process"
         import fcntl
 
-        self.hold = functools.partial(fcntl.lockf, self._fd, fcntl.LOCK_EX)
-        self.free = functools.partial(fcntl.lockf, self._fd, fcntl.LOCK_UN)
-
-    def hold_patiently(self) -> None:
-        """`hold`, again if the kernel wrongly sees a circle: it takes all threads of a process for one."""
-        while True:
-            try:
-                self.hold()
-                return
-            except OSError as error:
-                if error.errno != errno.EDEADLK:
-                    raise
-            time.sleep(0.001)
+        asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        kind, _, _, _, pid = struct.unpack("hhqqi", fcntl.fcntl(self._fd, fcntl.F_GETLK, asked))
+        return f"the process {pid}" if kind != fcntl.F_UNLCK and pid > 0 else "another process"
 
     def close(self) -> None:
         """Close the file. May be called again."""
         fd, self._fd = self._fd, -1
-        self.hold = self.free = functools.partial(_refuse)  # the number may soon be another file's
         if fd >= 0:
             os.close(fd)
 
 
-def _refuse() -> None:
-    raise OSError(errno.EBADF, "the gate is closed")
+class Patience:
+    """Pauses between attempts to take a lock; raises BusyError when the time is over.
+
+    Args:
+        gate, byte: the lock, to name its holder.
+        timeout: seconds to wait in all.
+        place: the store, for the message.
+    """
+
+    def __init__(self, gate: Gate, byte: int, timeout: float, place: str) -> None:
+        self._gate, self._byte, self._timeout, self._place = gate, byte, timeout, place
+        self._end = time.monotonic() + timeout
+        self._pause = SHORTEST
+
+    def pause(self) -> None:
+        """Wait a moment. Ctrl-C ends it."""
+        if time.monotonic() >= self._end:
+            raise BusyError(
+                errno.ETIMEDOUT,
+                f"{self._gate.holder(self._byte)} did not finish a write within {self._timeout:g} s; "
+                "nothing was changed",
+                self._place,
+            )
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 1.5, LONGEST)
 
 
 if sys.platform != "win32":
@@ -106,23 +128,19 @@ if sys.platform != "win32":
 
 else:
 
-    def _hold_windows(fd: int) -> None:
+    def _hold_windows(fd: int, byte: int) -> None:
         import msvcrt
 
-        while True:
-            try:
-                os.lseek(fd, 0, os.SEEK_SET)
-                msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
-                return
-            except OSError as error:  # LK_LOCK gives up after ten seconds
-                if error.errno != errno.EDEADLK:
-                    raise
-                time.sleep(0.001)
+        os.lseek(fd, byte, os.SEEK_SET)
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            raise BlockingIOError(errno.EAGAIN, "the lock is held") from None
 
-    def _free_windows(fd: int) -> None:
+    def _free_windows(fd: int, byte: int) -> None:
         import msvcrt
 
-        os.lseek(fd, 0, os.SEEK_SET)
+        os.lseek(fd, byte, os.SEEK_SET)
         try:
             msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
         except PermissionError:  # it was not held

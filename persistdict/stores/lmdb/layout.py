@@ -1,7 +1,7 @@
 """What a database of ours looks like from outside: its named databases and the settings that tell its format.
 
     info: "format" -> "1"        refused if it is another
-          "base" -> number       added to transaction ids to make sequence numbers
+          "last" -> number       of the last transaction that is in the data, see recent.py
           and what the dictionary keeps there: the names of codecs, the key size limit, whether it was initialised
 
 What the other databases hold is said in rows.py and record.py.
@@ -14,11 +14,11 @@ from typing import Any
 import lmdb
 
 from persistdict.errors import NotAStoreError
-from persistdict.stores.lmdb.record import COUNTER_BITS, HEADER, HEADER_SIZE, seq_number
 
-__all__ = ["adopt", "initialise"]
+__all__ = ["LAST", "adopt", "initialise"]
 
 FORMAT = "1"
+LAST = b"last"
 DATABASES: dict[str, dict[str, Any]] = {
     "k": {},
     "e": {"integerkey": True},
@@ -34,29 +34,30 @@ def initialise(raw: lmdb.Environment) -> None:
     with raw.begin(write=True) as txn:
         dbs = {name: raw.open_db(name.encode(), txn=txn, **flags) for name, flags in DATABASES.items()}
         txn.put(b"format", FORMAT.encode(), db=dbs["info"])
-        txn.put(b"base", b"0", db=dbs["info"])
+        txn.put(LAST, b"0", db=dbs["info"])
 
 
 def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
-    """The named databases and the base of a store. Initialises what is blank (lmdb-dict made it in this process).
+    """The named databases of a store, and the last number in it.
 
-    Raises NotAStoreError for any other database, and for a format that this release does not know.
+    Initialises what is blank: lmdb-dict made it in this process. Raises NotAStoreError for any other database, and for
+    a format that this release does not know.
     """
     if _is_blank(raw):
         initialise(raw)
     info = _read_info(raw, folder)
-    stored, base = info.get("format", ""), info.get("base", "")
-    if stored.isdecimal() and base.isdecimal() and int(stored) > int(FORMAT):
+    stored, last = info.get("format", ""), info.get("last", "")
+    if stored.isdecimal() and last.isdecimal() and int(stored) > int(FORMAT):
         raise NotAStoreError(
             f"{folder} was written by a newer persistdict (format {stored}, this release knows {FORMAT})"
         )
-    if stored != FORMAT or not base.isdecimal():
+    if stored != FORMAT or not last.isdecimal():
         raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make")
     try:
         dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in DATABASES.items()}
     except lmdb.NotFoundError as error:
         raise NotAStoreError(f"{folder} lacks some of a store's databases; nothing was changed") from error
-    return dbs, _checked_base(raw, dbs, int(base))
+    return dbs, int(last)
 
 
 def _is_blank(raw: lmdb.Environment) -> bool:
@@ -80,18 +81,3 @@ def _read_info(raw: lmdb.Environment, folder: str) -> dict[str, str]:
             return {bytes(name).decode(): bytes(text).decode() for name, text in txn.cursor()}
     except (lmdb.Error, UnicodeDecodeError) as error:
         raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make") from error
-
-
-def _checked_base(raw: lmdb.Environment, dbs: dict[str, Any], base: int) -> int:
-    """The base, raised if needed: in a compacted copy transaction ids start again at 1, below those in the entries."""
-    with raw.begin() as txn:
-        cursor = txn.cursor(dbs["e"])
-        newest = seq_number(cursor.key()) >> COUNTER_BITS if cursor.last() else 0
-        if newest <= base + txn.id():
-            return base
-        for _, record in cursor.iternext() if cursor.first() else ():
-            if len(record) >= HEADER_SIZE:
-                newest = max(newest, HEADER.unpack_from(record)[4] >> COUNTER_BITS)
-    with raw.begin(write=True) as txn:
-        txn.put(b"base", str(newest).encode(), db=dbs["info"])
-    return newest

@@ -19,7 +19,7 @@ import lmdb
 from persistdict.errors import NotAStoreError
 from persistdict.stores.lmdb.folder import identity
 
-__all__ = ["find_or_open", "forget_inherited", "open_raw", "share", "unshare"]
+__all__ = ["find_or_open", "forget_inherited", "is_open", "open_raw", "share", "unshare"]
 
 MAX_DBS = 32
 MAX_READERS = 1024
@@ -33,19 +33,19 @@ _known: weakref.WeakValueDictionary[Identity, lmdb.Environment] = weakref.WeakVa
 _forked = False  # whether this process was forked from one that had this module
 
 
-def open_raw(folder: str, map_size: int | None = None) -> lmdb.Environment:
+def open_raw(folder: str, map_size: int | None = None, **options: Any) -> lmdb.Environment:
     """Open an environment with the map size given, or the largest that the address space allows."""
     size = map_size or (LARGEST_MAP if sys.maxsize > 1 << 32 and os.name == "posix" else SMALLEST_MAP)
     while True:
         try:
-            return _open_once(folder, size)
+            return _open_once(folder, size, options)
         except lmdb.MemoryError:
             if size <= SMALLEST_MAP:
                 raise
             size = max(size >> 2, SMALLEST_MAP)
 
 
-def _open_once(folder: str, size: int) -> lmdb.Environment:
+def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environment:
     options: dict[str, Any] = {
         "map_size": size,
         "mode": 0o700,
@@ -53,6 +53,7 @@ def _open_once(folder: str, size: int) -> lmdb.Environment:
         "max_readers": MAX_READERS,
         "max_spare_txns": 1,
         "lib_version": 0,  # LMDB 0.9: the proven engine and file format
+        **special,
     }
     try:
         return lmdb.open(os.fsencode(folder), **options)
@@ -121,7 +122,7 @@ def unshare(raw: lmdb.Environment | None) -> None:
         del _ours[key]
 
 
-def find_or_open(folder: str, map_size: int | None) -> lmdb.Environment:
+def find_or_open(folder: str, map_size: int | None, **options: Any) -> lmdb.Environment:
     """The environment, which another thread may be letting go of just now: then it is neither there nor gone."""
     patience = 200
     while True:
@@ -129,7 +130,7 @@ def find_or_open(folder: str, map_size: int | None) -> lmdb.Environment:
         if raw is not None:
             return raw
         try:
-            return open_raw(folder, map_size)
+            return open_raw(folder, map_size, **options)
         except lmdb.Error as error:
             if "already open" not in str(error) or not patience:
                 raise
@@ -141,7 +142,7 @@ def find_shared(folder: str) -> lmdb.Environment | None:
     """The environment of this folder that an lmdb-dict mapping has open, if any."""
     key = identity(folder)
     known = _known.get(key) if key is not None else None
-    if known is not None:
+    if known is not None and is_open(known):
         return known
     ours = _living(_known)
     for raw in _living(_registry()):
@@ -153,6 +154,15 @@ def find_shared(folder: str) -> lmdb.Environment | None:
             if key is not None and identity(raw.path()) == key:
                 return raw
     return None
+
+
+def is_open(raw: lmdb.Environment) -> bool:
+    """Whether an environment is not closed: py-lmdb closes one whose map cannot be made larger."""
+    try:
+        raw.info()
+    except lmdb.Error:
+        return False
+    return True
 
 
 def _living(environments: weakref.WeakValueDictionary[Any, lmdb.Environment]) -> list[lmdb.Environment]:

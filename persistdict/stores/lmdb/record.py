@@ -5,15 +5,17 @@ record   := tag u8, flags u8, hint length u16, key length u32, version u64,     
             hint, key, [deadline u64], body, checksum u32
 flags    := 1 large: body is (size u64, CRC-32 u32) of the value in database "v" under the same seq
             2 expires: a deadline is there
+            4 gone: the entry was deleted (only among recent writes, see recent.py)
 deadline := microseconds since the epoch, UTC
 checksum := CRC-32 of all that stands before it, so that the CRC-32 of a whole record is always RESIDUE
 
 index    := seq                          8 bytes: one entry without a deadline
           | (seq, deadline u64) +        else; deadline 0 means none; several where cropped keys collide
 
-seq      := u64 in the machine's byte order (MDB_INTEGERKEY): (base + transaction id) << 20 | n, for the n-th write
-            of the transaction that created the entry; grows in order of creation; never used twice.
-version  := the same number for the transaction that wrote the value last.
+seq      := u64 in the machine's byte order (MDB_INTEGERKEY): number << 20 | n, for the n-th write of the transaction
+            that created the entry; grows in order of creation; never used twice. How transactions are numbered
+            is said in recent.py.
+version  := the same for the transaction that wrote the value last.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from persistdict.errors import CorruptEntryError
 
 __all__ = [
     "COUNTER_BITS",
+    "EXPIRES",
+    "GONE",
     "HEADER",
     "HEADER_SIZE",
     "LARGE",
@@ -45,7 +49,7 @@ __all__ = [
     "seq_number",
 ]
 
-LARGE, EXPIRES = 1, 2
+LARGE, EXPIRES, GONE = 1, 2, 4
 RESIDUE = 0x2144DF1C
 COUNTER_BITS = 20
 HEADER = struct.Struct("<BBHIQdd")
@@ -88,10 +92,9 @@ def pack_record(
     mtime: float,
     body: bytes,
     deadline: int = 0,
-    large: bool = False,
+    flags: int = 0,
 ) -> bytes:
     """The bytes of a record."""
-    flags = LARGE if large else 0
     if deadline:
         flags |= EXPIRES
         body = _DEADLINE.pack(deadline) + body

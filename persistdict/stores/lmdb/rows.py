@@ -1,4 +1,4 @@
-"""Reading and writing entries within one LMDB transaction.
+"""Entries in the data: reading and writing within one transaction of LMDB.
 
 Databases (all in one environment; the main one holds nothing else, so no key can be taken for a name):
 
@@ -15,20 +15,16 @@ says so, and in `x` under its deadline if and only if it has one; `a` holds noth
 
 import struct
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 from zlib import crc32
 
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import crop, key_digest
-from persistdict.store import ABSENT, ANY, Condition, Receipt, Record
+from persistdict.store import ABSENT, ANY, Condition, Record
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.record import (
-    COUNTER_BITS,
     HEADER,
-    HEADER_SIZE,
     LARGE,
-    RESIDUE,
     Parsed,
     Slot,
     check_large,
@@ -38,16 +34,14 @@ from persistdict.stores.lmdb.record import (
     parse_index,
     parse_record,
     seq_bytes,
-    seq_number,
 )
 
-__all__ = ["ATIME", "DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows"]
+__all__ = ["ATIME", "DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows", "deadline_of", "holds"]
 
 LARGE_VALUE = 32 * 1024
 NEVER = float("inf")
 ATIME = struct.Struct("<d")
 DEADLINE = struct.Struct("=Q")
-_receipt: Callable[..., Receipt] = partial(tuple.__new__, Receipt)
 
 
 class Place(NamedTuple):
@@ -70,26 +64,19 @@ class Rows:
     clock: Callable[[], float]
     touched: dict[bytes, float | None]
     place: str
-    begin: Callable[..., Any]
+    begin: Callable[..., Any]  # of the recent writes
+    begin_data: Callable[..., Any]
 
     def bind(self) -> None:
-        """Take over what the environment has opened; called again after every reopening."""
+        """Take over what the environments have opened; called again after every reopening."""
         dbs = self.env.dbs
         self.base = self.env.base
         self.k, self.e, self.v = dbs.get("k"), dbs.get("e"), dbs.get("v")
         self.x, self.a, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("info")
-        self.begin = self.env.begin  # last: whoever sees it sees the databases
+        self.begin = self.env.recent.begin
+        self.begin_data = self.env.data.begin  # last: whoever sees it sees the databases
 
     # Reading
-
-    def get_in(self, txn: Any, kb: bytes) -> Record | None:
-        """The entry of a key that is there and not over."""
-        place = self.find(txn, kb)
-        if place is None:
-            return None
-        if place.record is None:
-            raise self.damaged(kb)
-        return self.whole(txn, place.slot, place.record, self.clock())
 
     def find(self, txn: Any, kb: bytes) -> Place | None:
         """Where a key is, over or not."""
@@ -156,83 +143,80 @@ class Rows:
 
     # Writing
 
-    def put_plain(self, txn: Any, n: int, kb: bytes, hint: bytes, tag: int, blob: bytes) -> Receipt | None:
-        """`put_in` for the common case, in one body: a short key, a small value, no time limit, no condition."""
-        index = txn.get(kb, None, self.k)
+    def put_new(self, txn: Any, version: int, kb: bytes, hint: bytes, tag: int, blob: bytes) -> bytes | None:
+        """`put_in` for the common case, in one body: a new short key, a small value, no time limit, no condition.
+
+        Gives the seq; None, and nothing done, if it is not that case.
+        """
+        if txn.get(kb, None, self.k) is not None:
+            return None
         now = self.clock()
-        commit = txn.id()
-        version = (self.base + commit) << COUNTER_BITS | n
-        if index is None:
-            seq = seq_bytes(version)
-            raw = HEADER.pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb + blob
-            txn.put(kb, seq, db=self.k)
-            txn.put(seq, raw + crc32(raw).to_bytes(4, "little"), append=True, db=self.e)
-            return _receipt((seq, version, None, commit))
-        old = txn.get(index, b"", self.e) if len(index) == 8 else b""
-        if crc32(old) == RESIDUE and not old[1]:
-            _, _, hint_size, key_size, old_version, ctime, _ = HEADER.unpack_from(old)
-            raw = HEADER.pack(tag, 0, hint_size, key_size, version, ctime, now)
-            raw += old[HEADER_SIZE : HEADER_SIZE + hint_size + key_size] + blob
-            if n and old_version >> COUNTER_BITS == version >> COUNTER_BITS:
-                txn.delete(index, db=self.e)  # see `_replace`
-            txn.put(index, raw + crc32(raw).to_bytes(4, "little"), db=self.e)
-            return _receipt((index, version, None, commit))
-        return self.put_in(txn, n, kb, hint, tag, blob, None, ANY)
+        seq = seq_bytes(version)
+        raw = HEADER.pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb + blob
+        txn.put(kb, seq, db=self.k)
+        txn.put(seq, raw + crc32(raw).to_bytes(4, "little"), append=True, db=self.e)
+        return seq
 
     def put_in(
-        self, txn: Any, n: int, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition
-    ) -> Receipt | None:
-        """Set an entry as the `n`-th write of this transaction. None if the condition does not hold."""
+        self, txn: Any, version: int, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition
+    ) -> tuple[bytes, float | None] | None:
+        """Set an entry; gives its seq and its end. None if the condition does not hold."""
         now = self.clock()
-        version = (self.base + txn.id()) << COUNTER_BITS | n
-        deadline = max(1, int((now + ttl) * 1e6)) if ttl is not None else 0
+        deadline = deadline_of(now, ttl)
         place = self.find(txn, kb)
-        alive = place is not None and self._alive(txn, place, now)
-        if not _holds(when, place if alive else None):
+        alive = place is not None and self.alive(txn, place, now)
+        if not holds(when, place if alive else None):
             return None
+        seq, ctime = seq_bytes(version), now
         if place is not None and alive:
-            seq, ctime = place.slot[0], now
+            seq = place.slot[0]
             if place.record is not None:
                 ctime, kb, hint = place.record.ctime, place.record.kb, place.record.hint
+        self.store(txn, place, seq, Parsed(tag, 0, version, ctime, now, hint, kb, deadline, blob))
+        return seq, self.ends(now, deadline)
+
+    def store(self, txn: Any, place: Place | None, seq: bytes, record: Parsed) -> None:
+        """Write an entry, whose body is the whole value, in the place of what `find` has found."""
+        kb = record.kb
+        others: list[Slot] = []
+        if place is not None and place.slot[0] == seq:
             self._clear_traces(txn, place)
             others = [slot for slot in place.slots if slot is not place.slot]
         else:
             if place is not None:
-                self._remove(txn, kb, place)
-            seq, ctime = seq_bytes(version), now
+                self.remove(txn, kb, place)
             index = txn.get(self._index_key(kb), None, self.k)
             others = parse_index(index) if index is not None else []
-        txn.put(self._index_key(kb), pack_index([*others, (seq, deadline)]), db=self.k)
-        self._replace(txn, seq, kb, hint, tag, blob, version, ctime, now, deadline)
-        return Receipt(seq, version, self._ends(now, deadline), txn.id())
+        txn.put(self._index_key(kb), pack_index([*others, (seq, record.deadline)]), db=self.k)
+        self._replace(txn, seq, record)
 
-    def _replace(
-        self, txn: Any, seq: bytes, kb: bytes, hint: bytes, tag: int, blob: bytes, version: int, ctime: float,
-        now: float, deadline: int,
-    ) -> None:  # fmt: skip
+    def _replace(self, txn: Any, seq: bytes, record: Parsed) -> None:
         """Write the record, the large value and the deadline.
 
         What is there is deleted first: LMDB 0.9 and 1.0 leave pages that lmdb.verify calls corrupt when one
         transaction puts a value on overflow pages and then a smaller one under the same key.
         """
+        blob, deadline = record.body, record.deadline
         large = len(blob) >= LARGE_VALUE
-        raw = pack_record(tag, kb, hint, version, ctime, now, large_body(blob) if large else blob, deadline, large)
-        new = seq_number(seq) == version
-        if not new:
-            txn.delete(seq, db=self.e)
-        txn.put(seq, raw, append=new, db=self.e)
+        raw = pack_record(
+            record.tag, record.kb, record.hint, record.version, record.ctime, record.mtime,
+            large_body(blob) if large else blob, deadline, LARGE if large else 0,
+        )  # fmt: skip
+        txn.delete(seq, db=self.e)
+        txn.put(seq, raw, db=self.e)
         if large:
             txn.put(seq, blob, db=self.v)
         if deadline:
             txn.put(DEADLINE.pack(deadline), seq, db=self.x)
 
-    def _ends(self, now: float, deadline: int) -> float | None:
+    def ends(self, now: float, deadline: int) -> float | None:
+        """When an entry that is written now ends, as far as is known."""
         until = deadline / 1e6 if deadline else NEVER
         if self.idle is not None:
             until = min(until, now + self.idle)
         return None if until == NEVER else until
 
-    def _alive(self, txn: Any, place: Place, now: float) -> bool:
+    def alive(self, txn: Any, place: Place, now: float) -> bool:
         """Whether an entry is not over. A damaged one is: a write heals it in its place."""
         if place.record is None:
             return True
@@ -241,20 +225,13 @@ class Rows:
     def delete_in(self, txn: Any, kb: bytes, when: Condition = ANY) -> Place | None:
         """Remove an entry. None if it is absent, over, or the condition does not hold."""
         place = self.find(txn, kb)
-        if place is None or not self._alive(txn, place, self.clock()) or not _holds(when, place):
+        if place is None or not self.alive(txn, place, self.clock()) or not holds(when, place):
             return None
-        self._remove(txn, kb, place)
+        self.remove(txn, kb, place)
         return place
 
-    def remove_over(self, txn: Any, kb: bytes, seq: bytes) -> bool:
-        """Remove the entry `seq` of a key if it is over as this transaction sees it."""
-        place = self.find(txn, kb)
-        if place is None or place.slot[0] != seq or self._alive(txn, place, self.clock()):
-            return False
-        self._remove(txn, kb, place)
-        return True
-
-    def _remove(self, txn: Any, kb: bytes, place: Place) -> None:
+    def remove(self, txn: Any, kb: bytes, place: Place) -> None:
+        """Remove an entry and all that belongs to it."""
         others = [slot for slot in place.slots if slot is not place.slot]
         if others:
             txn.put(self._index_key(kb), pack_index(others), db=self.k)
@@ -277,22 +254,6 @@ class Rows:
     def _index_key(self, kb: bytes) -> bytes:
         return kb if len(kb) < self.limit else crop(kb, self.limit)
 
-    def last_in(self, txn: Any, values: bool) -> Record | None:
-        """The entry that was created last, is readable and not over."""
-        cursor = txn.cursor(self.e)
-        found = cursor.last()
-        now = self.clock()
-        while found:
-            try:
-                record = parse_record(cursor.value())
-                entry = self.whole(txn, (cursor.key(), record.deadline), record, now, values)
-            except CorruptEntryError:
-                entry = None  # the integrity pass reports it; it stays where it is
-            if entry is not None:
-                return entry
-            found = cursor.prev()
-        return None
-
     def clear_in(self, txn: Any) -> int:
         """Remove all entries, readable or not."""
         total: int = txn.stat(self.e)["entries"]
@@ -302,7 +263,12 @@ class Rows:
         return total
 
 
-def _holds(when: Condition, place: Place | None) -> bool:
+def deadline_of(now: float, ttl: float | None) -> int:
+    """The deadline of an entry written now; 0 for none."""
+    return max(1, int((now + ttl) * 1e6)) if ttl is not None else 0
+
+
+def holds(when: Condition, place: Place | None) -> bool:
     """Whether the condition of a write holds for what is there now (None: nothing)."""
     if when is ANY:
         return True

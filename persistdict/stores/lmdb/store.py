@@ -1,6 +1,6 @@
-"""The store contract on LMDB. What happens within a transaction is in rows.py; here it gets its transaction.
+"""The store contract on LMDB. What happens within transactions is in rows.py, pair.py and drain.py.
 
-`read` and `contains` are the hot paths: they repeat, for the common case, what `Rows.find` does in general.
+`read` and `contains` are the hot paths: they repeat, for the common case, what `Pair.locate` does in general.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from zlib import crc32
 
 import lmdb
 
-from persistdict.errors import MismatchError, StoreError
+from persistdict.errors import MismatchError
 from persistdict.keys import MAX_KEY_SIZE
-from persistdict.store import ANY, Capability, Condition, Found, Receipt, Record, Store, Transaction
+from persistdict.store import ANY, Capability, Condition, Found, Item, Receipt, Record, Store, Transaction
+from persistdict.stores.lmdb.drain import write_directly
+from persistdict.stores.lmdb.durable import MUCH, Durable
 from persistdict.stores.lmdb.environment import CLOSED, open_environment
-from persistdict.stores.lmdb.record import COUNTER_BITS, HEADER_SIZE, PREFIX, RESIDUE
-from persistdict.stores.lmdb.rows import DEADLINE, LARGE_VALUE, Rows
-from persistdict.stores.lmdb.scan import scan_by_creation, scan_by_key
+from persistdict.stores.lmdb.recent import MARK
+from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
+from persistdict.stores.lmdb.scan import scan_by_creation
+from persistdict.stores.lmdb.scankeys import scan_by_key
+from persistdict.stores.lmdb.transaction import DirectTransaction, RecentTransaction
 from persistdict.stores.lmdb.upkeep import check_entries, expire_entries, write_access_times
 
 __all__ = ["LmdbStore"]
@@ -27,16 +31,19 @@ __all__ = ["LmdbStore"]
 T = TypeVar("T")
 
 MAX_TOUCHED = 1 << 16
+MANY = 512  # writes in one transaction from which on it changes the data directly
 _prefix = PREFIX.unpack_from
+_OVERHEAD = 100  # bytes that a row takes beside its value
 
 
-class LmdbStore(Rows, Store):
+class LmdbStore(Durable, Store):
     """A handle on the entries in one folder.
 
     Args:
         path: the folder; made if missing.
         key_size_limit: encoded keys of so many bytes and more are cropped for the index (1-511).
         idle: seconds after which an entry ends that is neither read nor written; None for never.
+        interval: seconds after which a write is on the disk at the latest; 0 for before it returns.
         clock: tells the time, seconds since the epoch.
         map_size: the size of the memory map to begin with; None for as large as the system allows.
 
@@ -54,11 +61,13 @@ class LmdbStore(Rows, Store):
         *,
         key_size_limit: int = MAX_KEY_SIZE,
         idle: float | None = None,
+        interval: float = 1.0,
         clock: Callable[[], float] = time.time,
         map_size: int | None = None,
     ) -> None:
         self.limit = key_size_limit
         self.idle = idle
+        self.interval = interval
         self.clock = clock
         self._closed = False
         self.env = open_environment(path, map_size)
@@ -83,7 +92,7 @@ class LmdbStore(Rows, Store):
                 txn.set_info("key_size_limit", asked)
             return stored or asked
 
-        stored = self.info().get("key_size_limit") or self.update(work)
+        stored = self.info().get("key_size_limit") or self.update(work, whole=True)
         if stored != asked:
             raise MismatchError(
                 f"{self.place} was made with key_size_limit={stored} and must be opened with it, not with {asked}"
@@ -93,29 +102,49 @@ class LmdbStore(Rows, Store):
 
     def read(self, kb: bytes) -> Found | None:
         try:
-            if self.idle is None and len(kb) < self.limit:
-                txn = self.begin(self.k)
-                seq = txn.get(kb)
-                if seq is None:
-                    return None
-                if len(seq) == 8:
-                    raw = txn.get(seq, b"", self.e)
-                    if crc32(raw) == RESIDUE:
-                        tag, flags, hint_size, key_size = _prefix(raw)
-                        if not flags and len(self.touched) < MAX_TOUCHED:
-                            self.touched[seq] = None
-                            return tag, raw[HEADER_SIZE + hint_size + key_size : -4], seq, None, txn.id()
+            if self.idle is None and len(kb) < self.limit and len(self.touched) < MAX_TOUCHED:
+                env, r = self.env, self.begin()
+                commit = r.id()
+                row = None if commit == env.settled else r.get(kb)
+                if row is not None:
+                    seq, raw = row[:8], row[8:]
+                elif commit in (env.settled, env.unmarked) or self._is_unmarked(r):
+                    d = self.begin_data(self.k)  # behind the other snapshot: what was drained in between is here
+                    seq = d.get(kb)
+                    if seq is None:
+                        return None
+                    raw = d.get(seq, b"", self.e) if len(seq) == 8 else b""
+                else:
+                    raw = b""
+                if crc32(raw) == RESIDUE:
+                    tag, flags, hint_size, key_size = _prefix(raw)
+                    key_at = HEADER_SIZE + hint_size
+                    if not flags and raw[key_at : key_at + key_size] == kb:
+                        self.touched[seq] = None
+                        return tag, raw[key_at + key_size : -4], seq, None, commit
         except lmdb.Error:
             pass  # the general way meets it again, and knows what to do
         return self.env.attempt(self._read, kb)
 
+    def _is_unmarked(self, r: Any) -> bool:
+        """Whether no mark is in the recent writes: what is read may be kept as a copy."""
+        self.is_settled(r)
+        if r.get(MARK) is not None:
+            return False
+        self.env.unmarked = r.id()
+        return True
+
     def _read(self, kb: bytes) -> Found | None:
-        txn = self.begin(self.k)
-        record = self.get_in(txn, kb)
+        r = self.begin()
+        commit = r.id()
+        settled = self.is_settled(r)
+        record = self.get_in(None if settled else r, self.begin_data(self.k), kb)
         if record is None:
             return None
         self._note(record.seq, self.clock())
-        return record.tag, record.blob, record.seq, record.expires_at, txn.id()
+        if not settled and not self._is_unmarked(r):
+            commit = -1  # the data are being changed; no copy of this may be kept
+        return record.tag, record.blob, record.seq, record.expires_at, commit
 
     def _note(self, seq: bytes, now: float) -> None:
         """Note a read. The list is bounded; what is lost costs an access time that is older than it should be."""
@@ -125,12 +154,12 @@ class LmdbStore(Rows, Store):
         self.touched[seq] = None if self.idle is None else now
 
     def get(self, kb: bytes) -> Record | None:
-        return self.env.attempt(lambda: self.get_in(self.begin(self.k), kb))
+        return self.env.attempt(lambda: self.get_in(self.begin(), self.begin_data(self.k), kb))
 
     def get_many(self, kbs: list[bytes]) -> list[Record | None]:
         def work() -> list[Record | None]:
-            txn = self.begin(self.k)
-            return [self.get_in(txn, kb) for kb in kbs]
+            d, r = self.snapshots()
+            return [self.get_in(r, d, kb) for kb in kbs]
 
         records = self.env.attempt(work)
         now = self.clock()
@@ -142,36 +171,46 @@ class LmdbStore(Rows, Store):
     def contains(self, kb: bytes) -> bool:
         try:
             if self.idle is None and len(kb) < self.limit:
-                index = self.begin(self.k).get(kb)
-                if index is None:
-                    return False
-                if len(index) == 8:
-                    return True
+                r = self.begin()
+                row = None if r.id() == self.env.settled else r.get(kb)
+                if row is not None:
+                    if row[9] & EXPIRES == 0:
+                        return not row[9] & GONE
+                else:
+                    index = self.begin_data(self.k).get(kb)
+                    if index is None:
+                        return False
+                    if len(index) == 8:
+                        return True
         except lmdb.Error:
             pass  # the general way meets it again, and knows what to do
         return self.env.attempt(self._contains, kb)
 
     def _contains(self, kb: bytes) -> bool:
-        txn = self.begin(self.k)
-        place = self.find(txn, kb)
-        return place is not None and self._alive(txn, place, self.clock())
+        r = self.begin()
+        settled = self.is_settled(r)
+        d = self.begin_data(self.k)
+        place = self.locate(None if settled else r, d, kb)
+        return place is not None and self.alive(d, place, self.clock())
 
     def last(self, *, values: bool = True) -> Record | None:
-        return self.env.attempt(lambda: self.last_in(self.begin(self.e), values))
+        if self.env.pending > MUCH >> 8:
+            self.sync()  # else a loop that removes the newest would pass over ever more that is gone already
+        return self.env.attempt(self._last, values)
+
+    def _last(self, values: bool) -> Record | None:
+        d, r = self.snapshots()
+        return self.last_in(r, d, values)
+
+    def any(self) -> bool:
+        return self.env.attempt(self._last, False) is not None
 
     def count(self) -> int:
         return self.env.attempt(self._count)
 
     def _count(self) -> int:
-        txn = self.begin(self.x)
-        total: int = txn.stat(self.e)["entries"]
-        now = int(self.clock() * 1e6)
-        cursor = txn.cursor()
-        more = cursor.first()
-        while more and DEADLINE.unpack(cursor.key())[0] <= now:
-            total -= cursor.count()
-            more = cursor.next_nodup()
-        return total
+        d, r = self.snapshots()
+        return self.count_in(r, d)
 
     def scan(
         self,
@@ -181,14 +220,14 @@ class LmdbStore(Rows, Store):
         by_key: bool = False,
         start: bytes | None = None,
         stop: bytes | None = None,
-    ) -> Iterator[Record]:
+    ) -> Iterator[Item]:
         if by_key:
             return scan_by_key(self, reverse=reverse, values=values, start=start, stop=stop)
         return scan_by_creation(self, reverse=reverse, values=values)
 
     def info(self) -> dict[str, str]:
         def work() -> dict[str, str]:
-            return {name.decode(): text.decode() for name, text in self.begin(self.meta).cursor()}
+            return {name.decode(): text.decode() for name, text in self.begin_data(self.meta).cursor()}
 
         return self.env.attempt(work)
 
@@ -197,19 +236,42 @@ class LmdbStore(Rows, Store):
     def put(
         self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
     ) -> Receipt | None:
-        if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit and len(blob) < LARGE_VALUE:
-            return self.env.update(self.put_plain, 0, kb, hint, tag, blob)
-        return self.env.update(self.put_in, 0, kb, hint, tag, blob, ttl, when)
+        env = self.env
+        if env.pending > MUCH or time.monotonic() > env.due:
+            self.sync()
+        if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit:
+            receipt = env.recent.update(self.put_plain, kb, hint, tag, blob)
+        else:
+            receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when)
+        env.pending += len(blob) + _OVERHEAD
+        if (not env.armed or not self.interval) and receipt is not None:
+            self.see_to_durability(env, receipt.id)
+        return receipt
 
     def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
-        def work(txn: Any) -> Receipt | None:
-            place = self.delete_in(txn, kb, when)
-            return None if place is None else Receipt(place.slot[0], 0, None, txn.id())
+        def work(r: Any) -> Receipt | None:
+            place = self.delete_recent(r, 0, kb, when)
+            return None if place is None else Receipt(place.slot[0], 0, None, r.id())
 
-        return self.env.update(work)
+        env = self.paid()
+        receipt = env.recent.update(work)
+        if receipt is not None:
+            self.owe(env, _OVERHEAD, receipt.id)
+        return receipt
 
-    def update(self, work: Callable[[Transaction], T]) -> T:
-        return self.env.update(lambda txn: work(LmdbTransaction(self, txn)))
+    def update(self, work: Callable[[Transaction], T], *, size: int = 1, whole: bool = False) -> T:
+        if whole or size >= MANY:
+            return write_directly(self, lambda d, number: work(DirectTransaction(self, d, number)))[0]
+
+        def in_recent(r: Any) -> tuple[T, int, int]:
+            transaction = RecentTransaction(self, r)
+            return work(transaction), transaction.written, transaction.id()
+
+        env = self.paid()
+        done, written, commit = env.recent.update(in_recent)
+        if written:
+            self.owe(env, written, commit)
+        return done
 
     # Upkeep
 
@@ -236,52 +298,4 @@ class LmdbStore(Rows, Store):
         self.env.release()
         # What a write under way still uses, the databases and the base, stays as it is.
         self.env = CLOSED
-        self.begin = CLOSED.begin
-
-
-class LmdbTransaction(Transaction):
-    """A transaction of `LmdbStore.update`; counts its writes, for sequence numbers."""
-
-    def __init__(self, store: LmdbStore, txn: Any) -> None:
-        self._store = store
-        self._txn = txn
-        self._n = -1
-
-    def _next(self) -> int:
-        self._n += 1
-        if self._n >= LmdbStore.max_batch:
-            raise StoreError(f"one transaction can write {LmdbStore.max_batch:,} entries; split the batch")
-        return self._n
-
-    def get(self, kb: bytes) -> Record | None:
-        return self._store.get_in(self._txn, kb)
-
-    def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
-        store = self._store
-        if ttl is None and when is ANY and store.idle is None and len(kb) < store.limit and len(blob) < LARGE_VALUE:
-            return store.put_plain(self._txn, self._next(), kb, hint, tag, blob)
-        return store.put_in(self._txn, self._next(), kb, hint, tag, blob, ttl, when)
-
-    def delete(self, kb: bytes, when: Condition = ANY) -> Record | None:
-        record = self._store.get_in(self._txn, kb)
-        if record is None or self._store.delete_in(self._txn, kb, when) is None:
-            return None
-        return record
-
-    def discard(self, kb: bytes) -> bool:
-        return self._store.delete_in(self._txn, kb) is not None
-
-    def clear(self) -> int:
-        return self._store.clear_in(self._txn)
-
-    def get_info(self, name: str) -> str | None:
-        text = self._txn.get(name.encode(), None, self._store.meta)
-        return None if text is None else text.decode()
-
-    def set_info(self, name: str, text: str) -> None:
-        self._txn.put(name.encode(), text.encode(), db=self._store.meta)
-
-    def id(self) -> int:
-        return int(self._txn.id())
+        self.begin = self.begin_data = CLOSED.begin

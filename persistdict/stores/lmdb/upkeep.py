@@ -9,6 +9,8 @@ from typing import Any
 
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import crop, key_digest
+from persistdict.stores.lmdb.drain import drain
+from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import LARGE, Parsed, check_large, large_size, parse_index, parse_record
 from persistdict.stores.lmdb.rows import ATIME, DEADLINE, Rows
 
@@ -28,28 +30,32 @@ def write_access_times(rows: Rows, batch: dict[bytes, float]) -> None:
             if known is None or ATIME.unpack(known)[0] < at:
                 txn.put(seq, ATIME.pack(at), db=rows.a)
 
-    rows.env.update(work)
+    drain(rows)  # the times of entries that the data do not have yet would be lost
+    rows.env.data.update(work)
 
 
-def expire_entries(rows: Rows, budget: int, after: bytes) -> tuple[int, bytes | None]:
+def expire_entries(rows: Pair, budget: int, after: bytes) -> tuple[int, bytes | None]:
     """Remove entries that are over. What looks so in a snapshot is looked at again in the removing transaction."""
+    if not after:
+        drain(rows)  # only the data know what ends when
     look = _past_deadline if rows.idle is None else _past_any_limit
     found, following = rows.env.attempt(look, rows, budget, after)
     if not found:
         return 0, following
-    return rows.env.update(lambda txn: sum(_remove(rows, txn, kb, seq) for kb, seq in found)), following
+    work = lambda r: sum(_remove(rows, r, n, *place) for n, place in enumerate(found))  # noqa: E731
+    return rows.env.recent.update(work), following
 
 
-def _remove(rows: Rows, txn: Any, kb: bytes, seq: bytes) -> bool:
+def _remove(rows: Pair, r: Any, n: int, kb: bytes, seq: bytes) -> bool:
     try:
-        return rows.remove_over(txn, kb, seq)
+        return rows.remove_over(r, n, kb, seq)
     except CorruptEntryError:  # the integrity pass reports it; it stays, and nobody reads it
         return False
 
 
 def _past_deadline(rows: Rows, budget: int, after: bytes) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
     """Entries whose deadline is behind us: key and seq; and the position (deadline, seq) to go on from."""
-    txn = rows.begin(rows.x)
+    txn = rows.begin_data(rows.x)
     cursor = txn.cursor()
     now = int(rows.clock() * 1e6)
     found: list[tuple[bytes, bytes]] = []
@@ -70,7 +76,7 @@ def _past_deadline(rows: Rows, budget: int, after: bytes) -> tuple[list[tuple[by
 
 def _past_any_limit(rows: Rows, budget: int, after: bytes) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
     """The same where an idle limit counts: a pass over all entries."""
-    txn = rows.begin(rows.e)
+    txn = rows.begin_data(rows.e)
     cursor = txn.cursor()
     now = rows.clock()
     found: list[tuple[bytes, bytes]] = []
@@ -96,7 +102,7 @@ def check_entries(rows: Rows, budget: int, after: bytes) -> tuple[list[str], byt
 
 
 def _check(rows: Rows, budget: int, after: bytes) -> tuple[list[str], bytes | None]:
-    txn = rows.begin(rows.e)
+    txn = rows.begin_data(rows.e)
     cursor = txn.cursor()
     faults: list[str] = []
     size = 0

@@ -12,6 +12,7 @@ from persistdict.store import (
     Capability,
     Condition,
     Found,
+    Item,
     Moment,
     Receipt,
     Record,
@@ -94,7 +95,7 @@ class MemoryStore(Store):
         return self.get(kb) is not None
 
     def last(self, *, values: bool = True) -> Record | None:
-        return next(self.scan(reverse=True, values=values), None)
+        return next(self._scan(reverse=True, values=values), None)
 
     def count(self) -> int:
         self._check_open()
@@ -107,6 +108,18 @@ class MemoryStore(Store):
         *,
         reverse: bool = False,
         values: bool = True,
+        by_key: bool = False,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+    ) -> Iterator[Item]:
+        records = self._scan(reverse=reverse, values=values, by_key=by_key, start=start, stop=stop)
+        return (Item(*record[:4]) for record in records)
+
+    def _scan(
+        self,
+        *,
+        reverse: bool,
+        values: bool,
         by_key: bool = False,
         start: bytes | None = None,
         stop: bytes | None = None,
@@ -161,7 +174,7 @@ class MemoryStore(Store):
 
         return self.update(work)
 
-    def update(self, work: Callable[[Transaction], T]) -> T:
+    def update(self, work: Callable[[Transaction], T], *, size: int = 1, whole: bool = False) -> T:
         self._check_open()
         entries = self._entries
         with entries.lock:

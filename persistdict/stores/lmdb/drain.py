@@ -1,0 +1,210 @@
+"""Making recent writes durable, and changing the data directly.
+
+A drain, under the locks of the data: take a snapshot of the recent writes, apply it to the data in one synced
+transaction that also notes the snapshot's number, then take away from the recent writes what is still the version that
+was applied. Whoever dies in between leaves rows behind that the next drain applies again, with the same outcome.
+
+A direct change (many entries, `clear`, settings), under the locks of both: drain; empty the recent writes and set the
+mark; change the data in one synced transaction; take the mark away. The ids of the recent writes, by which copies in
+memory are validated, so change before and after; and while the mark is there, no copy is kept. Whoever dies in between
+leaves the mark; the next drain takes it away.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, TypeVar
+from zlib import crc32
+
+import lmdb
+
+from persistdict.stores.lmdb.engine import raise_nested
+from persistdict.stores.lmdb.environment import Environment
+from persistdict.stores.lmdb.layout import LAST
+from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, parse_row
+from persistdict.stores.lmdb.record import GONE, RESIDUE
+from persistdict.stores.lmdb.rows import LARGE_VALUE, Rows
+
+__all__ = ["drain", "write_directly"]
+
+T = TypeVar("T")
+
+CLEARED_AT_ONCE = 500  # rows that one transaction of the recent writes takes away
+
+Found = list[tuple[bytes, bytes]]  # key and row
+
+
+def drain(rows: Rows, number: int | None = None) -> None:
+    """Make durable what was written before; up to `number` only, if somebody else has done that meanwhile.
+
+    So of many that wait for each other, one syncs for all. Raises StoreError or DiskFullError; then everything is still
+    where it was.
+    """
+    env = _environment(rows)
+    attempt = 0
+    while True:
+        try:
+            env.data.alone(_drain, rows, number)
+            return
+        except lmdb.Error as error:
+            attempt += 1
+            env.recover(error, attempt)
+
+
+def _environment(rows: Rows) -> Environment:
+    """The environment. Raises NestedWriteError within a write of this thread, which would take the locks backwards."""
+    env = rows.env
+    if env.recent.writing == get_ident():
+        raise_nested()
+    return env
+
+
+def _drain(rows: Rows, wanted: int | None = None) -> None:
+    env = rows.env
+    if wanted is not None and env.durable >= wanted:
+        return
+    env.pending = 0
+    number, found = _snapshot(rows)
+    if found:
+        try:
+            env.data.write(_apply, rows, found, number)
+        except lmdb.Error as error:
+            if getattr(error, "code", 0) in (errno.ENOSPC, errno.EDQUOT):
+                _make_room(rows, found)
+            raise
+        _take_away(rows, found)
+    env.durable = max(env.durable, number)
+
+
+def _make_room(rows: Rows, found: Found) -> None:
+    """On a full disk: bring the deletions alone into the data, which may free the pages that the rest needs."""
+    gone = [(key, raw) for key, raw in found if key != MARK and raw[9] & GONE]
+
+    def work(d: Any) -> None:
+        for key, raw in gone:
+            _apply_row(d, rows, key, raw)
+
+    rows.env.data.write(work)
+    _take_away(rows, gone)
+
+
+def _snapshot(rows: Rows) -> tuple[int, Found]:
+    """The recent writes in order of creation, and the number of the snapshot.
+
+    The snapshot ends here, so that the file need not grow while the drain goes on.
+    """
+    r = rows.begin()
+    found = [(key, raw) for key, raw in r.cursor() if key != BASE]
+    found.sort(key=_created)
+    return rows.base + r.id(), found
+
+
+def _created(item: tuple[bytes, bytes]) -> int:
+    return int.from_bytes(item[1][:8], sys.byteorder)
+
+
+def _apply(d: Any, rows: Rows, found: Found, number: int) -> None:
+    for key, raw in found:
+        if key != MARK:
+            _apply_row(d, rows, key, raw)
+    d.put(LAST, str(number).encode(), db=rows.meta)
+
+
+def _apply_row(d: Any, rows: Rows, key: bytes, raw: bytes) -> None:
+    """Bring one recent write into the data; changes nothing if that was done already."""
+    if len(raw) < LARGE_VALUE and not raw[9] and len(key) < rows.limit and crc32(memoryview(raw)[8:]) == RESIDUE:
+        seq, record = raw[:8], raw[8:]
+        index = d.get(key, None, rows.k)
+        if index is None:
+            d.put(key, seq, db=rows.k)
+            if not d.put(seq, record, append=True, db=rows.e):
+                d.put(seq, record, db=rows.e)  # it is not the newest
+            return
+        if index == seq and d.get(seq, b"\0\xff", rows.e)[1] == 0:  # neither large nor with a deadline
+            d.put(seq, record, db=rows.e)
+            return
+    row = parse_row(raw)
+    place = rows.find(d, row.record.kb)
+    if not row.gone:
+        rows.store(d, place, row.seq, row.record)
+    elif place is not None:
+        rows.remove(d, row.record.kb, place)
+
+
+def _take_away(rows: Rows, found: Found) -> None:
+    """Remove what was applied from the recent writes, unless it was written again."""
+    env = rows.env
+
+    def work(r: Any, part: Found) -> int:
+        for key, raw in part:
+            if r.get(key) == raw:
+                r.delete(key)
+        return r.id() if r.stat()["entries"] == RESERVED else -1
+
+    for start in range(0, len(found), CLEARED_AT_ONCE):
+        settled = env.recent.update(work, found[start : start + CLEARED_AT_ONCE])
+        if settled >= 0:
+            env.settled = settled
+
+
+def write_directly(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
+    """Run `work(d, number)` in one synced transaction of the data, with no recent writes beside it.
+
+    Returns what it returns, and the id of the recent writes from which on readers see it.
+    """
+    env = _environment(rows)
+    attempt = 0
+    while True:
+        try:
+            return env.data.alone(_with_nothing_recent, rows, work)
+        except lmdb.Error as error:
+            attempt += 1
+            env.recover(error, attempt)
+
+
+def _with_nothing_recent(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
+    _drain(rows)
+    return rows.env.recent.alone(_change, rows, work)
+
+
+def _change(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
+    env = rows.env
+    _drain_the_rest(rows)
+    commit = env.recent.write(_set_mark) + 1
+    number = rows.base + commit
+
+    def change(d: Any) -> T:
+        done = work(d, number)
+        d.put(LAST, str(number).encode(), db=rows.meta)
+        return done
+
+    try:
+        done = env.data.write(change)
+    finally:
+        env.recent.write(_remove_mark)
+    env.durable = max(env.durable, number)
+    return done, commit
+
+
+def _drain_the_rest(rows: Rows) -> None:
+    """What was written between the drain and taking the lock; applied, and still there."""
+    number, found = _snapshot(rows)
+    if found:
+        rows.env.data.write(_apply, rows, found, number)
+
+
+def _set_mark(r: Any) -> int:
+    """Leave nothing but the base and the mark; gives the id."""
+    cursor = r.cursor()
+    cursor.first()
+    while cursor.key():  # deleting moves to the next
+        cursor.next() if cursor.key() == BASE else cursor.delete()
+    r.put(MARK, b"")
+    return int(r.id())
+
+
+def _remove_mark(r: Any) -> None:
+    r.delete(MARK)

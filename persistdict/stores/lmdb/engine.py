@@ -1,0 +1,228 @@
+"""One LMDB environment and what it takes to use it safely: locks, growth, errors as ours, fork.
+
+A write transaction runs under the thread lock, then the gate's lock, then LMDB's own; always in this order. The map
+grows, and adopts the growth of other processes, without the caller noticing.
+
+Assumptions of LMDB (py-lmdb 3): transactions may be freed by reference counting; an environment that nobody refers to
+any more closes itself; in a forked child, inherited objects are forgotten without touching the files. A live
+environment is never closed: an lmdb-dict mapping may still use it, and in a child closing would free the parent's
+reader slots.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import lmdb
+
+from persistdict.errors import DiskFullError, NestedWriteError, NotAStoreError, OpenError, StoreError
+from persistdict.stores.lmdb.gate import Gate, Patience
+from persistdict.stores.lmdb.opening import is_open, unshare
+
+__all__ = ["RETRIES", "Engine", "MapFull", "NotOpen", "raise_not_open", "translated", "was_remapped"]
+
+T = TypeVar("T")
+
+RETRIES = 30  # the map doubles at each; more would not fit into 64 bits
+
+
+class NotOpen(lmdb.Error):
+    """Raised in place of a transaction where the environment must be opened first (after a fork)."""
+
+
+class MapFull(lmdb.Error):
+    """The map of an engine is full."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__("the map is full")
+        self.engine = engine
+
+
+@runtime_checkable
+class Owner(Protocol):
+    """What an engine belongs to."""
+
+    folder: str
+
+    def recover(self, error: lmdb.Error, attempt: int) -> None: ...
+    def rebind(self) -> None: ...
+
+
+class Engine:
+    """An environment of LMDB in a process. Threads: any number.
+
+    Args:
+        gate, byte: the lock that stands around its writes.
+        owner: whose `recover(error, attempt)` does what makes a repetition worth while, or raises; and whose `rebind()`
+            is called when the environment is gone.
+        timeout: seconds that a write waits for other processes.
+
+    Attributes:
+        begin: LMDB's own `begin` while open; else something that raises.
+        lock: guards writing and opening.
+        writing: the thread whose write transaction is under way, or 0; changed under `lock`.
+    """
+
+    def __init__(self, gate: Gate, byte: int, owner: Owner, timeout: float) -> None:
+        self.lock = threading.RLock()
+        self.writing = 0
+        self.begin: Callable[..., Any] = raise_not_open
+        self.raw: lmdb.Environment | None = None
+        self.place = owner.folder
+        self.timeout = timeout
+        self._gate, self._byte = gate, byte
+        self._owner = owner
+        self._hold, self.free = gate.lock(byte)
+
+    def update(self, work: Callable[..., T], *args: Any) -> T:
+        """Run `work(txn, *args)` in one write transaction; again if the map had to grow."""
+        attempt, patience = 0, None
+        while True:
+            try:
+                with self.lock:
+                    if self.writing:
+                        raise_nested()
+                    if self.raw is None:
+                        self.begin()  # raises; and the gate of a closed environment must not be touched
+                    try:
+                        self.writing = get_ident()
+                        self._hold()
+                        with self.begin(write=True) as txn:
+                            return work(txn, *args)
+                    finally:
+                        self.writing = 0  # first: a signal may be raised when the next call returns
+                        self.free()
+            except lmdb.Error as error:
+                attempt += 1
+                self._owner.recover(MapFull(self) if isinstance(error, lmdb.MapFullError) else error, attempt)
+            except BlockingIOError:
+                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+            if patience is not None:
+                patience.pause()
+
+    def alone(self, work: Callable[..., T], *args: Any) -> T:
+        """Run `work(*args)` with the locks held; it begins its transactions by `write`. Not repeated."""
+        patience = None
+        while True:
+            try:
+                with self.lock:
+                    if self.writing:
+                        raise_nested()
+                    if self.raw is None:
+                        self.begin()
+                    try:
+                        self.writing = get_ident()
+                        self._hold()
+                        return work(*args)
+                    finally:
+                        self.writing = 0
+                        self.free()
+            except BlockingIOError:
+                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+            patience.pause()
+
+    def write(self, work: Callable[..., T], *args: Any) -> T:
+        """Run `work(txn, *args)` in one write transaction within `alone`. Raises MapFull."""
+        try:
+            with self.begin(write=True) as txn:
+                return work(txn, *args)
+        except lmdb.MapFullError as error:
+            raise MapFull(self) from error
+
+    def hold_patiently(self) -> None:
+        """Take the gate's lock, behind the thread lock; `free` gives it back."""
+        patience = None
+        while True:
+            try:
+                self._hold()
+                return
+            except BlockingIOError:
+                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+            patience.pause()
+
+    # Recovering
+
+    def resize(self, *, grow: bool) -> None:
+        """Adopt the size of the map that others chose; if that is not more than ours, and `grow`, double it."""
+        with self.lock:
+            if not self.writing:  # else it is this thread that writes, so nobody can have changed the size
+                self.alone(self._resize, grow)
+
+    def _resize(self, grow: bool) -> None:
+        raw = self.raw
+        assert raw is not None
+        try:
+            before = raw.info()["map_size"]
+            raw.set_mapsize(0)
+            if grow and raw.info()["map_size"] <= before:
+                self.enlarge(raw, before * 2)
+        except lmdb.Error as error:
+            self._forget_if_closed(raw)
+            raise translated(error, self.place) from error
+
+    def enlarge(self, raw: lmdb.Environment, size: int) -> None:
+        """Make the map larger; the locks are held."""
+        raw.set_mapsize(size)
+
+    def _forget_if_closed(self, raw: lmdb.Environment) -> None:
+        """Where there is no room for a larger map, py-lmdb closes the environment; the next use opens it again."""
+        if not is_open(raw):
+            unshare(raw)
+            self.forget(raise_not_open)
+            self._owner.rebind()
+
+    def tidy(self) -> None:
+        """Take back the slots of readers that died; they would keep old pages from being used again."""
+        raw = self.raw
+        if raw is not None:
+            raw.reader_check()
+
+    # The end, and fork
+
+    def adopt(self, raw: lmdb.Environment) -> None:
+        """Take an open environment into use."""
+        self.raw, self.begin = raw, raw.begin
+
+    def forget(self, begin: Callable[..., Any]) -> None:
+        """Let go of the environment; `begin` stands in its place."""
+        self.begin, self.raw = begin, None
+
+    def after_fork(self) -> None:
+        """In the child: a new lock; the parent's environment is forgotten, not closed."""
+        self.lock = threading.RLock()
+        self.writing = 0
+        self.forget(raise_not_open)
+
+
+def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Exception:
+    """An error of LMDB as one of ours."""
+    code = getattr(error, "code", 0) or 0
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(code, "no space is left on the disk; nothing was changed by this write", place)
+    if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError)):
+        return NotAStoreError(f"{place} holds a file that is not a database of this kind: {error}")
+    if opening:
+        return OpenError(code or errno.EIO, f"cannot open the store: {error}", place)
+    return StoreError(code or errno.EIO, f"the store failed: {error}", place)
+
+
+def was_remapped(error: lmdb.Error) -> bool:
+    """Whether a transaction failed because another thread changed, or is changing, the size of the map."""
+    code = getattr(error, "code", 0)
+    return isinstance(error, lmdb.BadTxnError) or code == errno.EINVAL or "closed/deleted/dropped" in str(error)
+
+
+def raise_not_open(*_: Any, **__: Any) -> Any:
+    """What stands for `begin` where the files must be opened first."""
+    raise NotOpen("the environment must be opened in this process first")
+
+
+def raise_nested() -> None:
+    """Refuse a write within a write."""
+    raise NestedWriteError(
+        "a write was begun within another write of the same thread (a finaliser or a signal handler that writes?)"
+    )

@@ -1,0 +1,247 @@
+"""Entries as users see them: the recent writes over the data.
+
+Reading one key asks the recent writes first and the data afterwards, in a snapshot that is begun after theirs: what
+was drained in between is in the data then. Reading several keys takes a pair of snapshots that belong together: the
+data's first, and it must still be the newest when that of the recent writes was begun.
+
+Writing goes to the recent writes only. Whether an entry is there is looked up under their lock, in a snapshot of the
+data that is begun behind it: a drain may go on, but takes nothing away before the data have it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from zlib import crc32
+
+from persistdict.errors import CorruptEntryError
+from persistdict.store import ANY, Condition, Receipt, Record
+from persistdict.stores.lmdb.recent import RESERVED, Row, parse_row, recent_key
+from persistdict.stores.lmdb.record import (
+    COUNTER_BITS,
+    EXPIRES,
+    GONE,
+    HEADER,
+    HEADER_SIZE,
+    RESIDUE,
+    pack_record,
+    parse_record,
+    seq_bytes,
+    seq_number,
+)
+from persistdict.stores.lmdb.rows import DEADLINE, Place, Rows, deadline_of, holds
+
+__all__ = ["Pair"]
+
+_receipt: Callable[..., Receipt] = partial(tuple.__new__, Receipt)
+_header = HEADER.unpack_from
+_FIRST_KEY = b"\x01"  # behind the reserved rows
+
+
+class Pair(Rows):
+    """Reading and writing entries across the two environments. `r` is a transaction of the recent writes, or None where
+    there are none; `d` one of the data.
+    """
+
+    def snapshots(self) -> tuple[Any, Any]:
+        """A snapshot of the data and one of the recent writes (None: nothing is there) that belong together."""
+        while True:
+            d = self.begin_data(self.e)
+            r = self.begin()
+            if self.begin_data().id() == d.id():
+                return d, None if self.is_settled(r) else r
+
+    def is_settled(self, r: Any) -> bool:
+        """Whether the recent writes hold nothing in this snapshot."""
+        env, now = self.env, r.id()
+        if now != env.settled and now != env.examined:
+            env.examined = now
+            if r.stat()["entries"] == RESERVED:
+                env.settled = now
+        return bool(now == env.settled)
+
+    # Reading
+
+    def row(self, r: Any, kb: bytes) -> Row | None:
+        """The recent write of a key. Raises CorruptEntryError."""
+        if r is None:
+            return None
+        raw = r.get(recent_key(kb))
+        if raw is None:
+            return None
+        try:
+            row = parse_row(raw)
+        except CorruptEntryError:
+            raise self.damaged(kb) from None
+        return row if row.record.kb == kb else None
+
+    def locate(self, r: Any, d: Any, kb: bytes) -> Place | None:
+        """Where a key is, over or not; None if it is deleted or was never there."""
+        row = self.row(r, kb)
+        if row is None:
+            return self.find(d, kb)
+        return None if row.gone else Place([], (row.seq, row.record.deadline), row.record)
+
+    def get_in(self, r: Any, d: Any, kb: bytes) -> Record | None:
+        """The entry of a key that is there and not over."""
+        place = self.locate(r, d, kb)
+        if place is None:
+            return None
+        if place.record is None:
+            raise self.damaged(kb)
+        return self.whole(d, place.slot, place.record, self.clock())
+
+    def rows(self, r: Any) -> Iterator[Row]:
+        """All recent writes that can be read, in order of keys."""
+        cursor = r.cursor()
+        more = cursor.set_range(_FIRST_KEY)
+        while more:
+            try:
+                yield parse_row(cursor.value())
+            except CorruptEntryError:
+                pass  # a read of the key raises it, and so does the drain
+            more = cursor.next()
+
+    def count_in(self, r: Any, d: Any) -> int:
+        """The number of entries that are not past their deadline."""
+        now = int(self.clock() * 1e6)
+        total: int = d.stat(self.e)["entries"]
+        cursor = d.cursor(self.x)
+        more = cursor.first()
+        while more and DEADLINE.unpack(cursor.key())[0] <= now:
+            total -= cursor.count()
+            more = cursor.next_nodup()
+        for _, record in self.rows(r) if r is not None else ():
+            before = self.find(d, record.kb)
+            if before is not None and not 0 < before.slot[1] <= now:
+                total -= 1
+            if not record.flags & GONE and not 0 < record.deadline <= now:
+                total += 1
+        return total
+
+    # Writing
+
+    def put_plain(self, r: Any, kb: bytes, hint: bytes, tag: int, blob: bytes) -> Receipt | None:
+        """`put_recent` for the common case, in one body: a short key, no time limit, no condition."""
+        row = r.get(kb)
+        now = self.clock()
+        commit = r.id()
+        version = (self.base + commit) << COUNTER_BITS
+        if row is None:
+            d = self.begin_data(self.k)
+            seq = d.get(kb)
+            if seq is None:
+                seq = seq_bytes(version)
+                raw = HEADER.pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb + blob
+                r.put(kb, seq + raw + crc32(raw).to_bytes(4, "little"))
+                return _receipt((seq, version, None, commit))
+            old = d.get(seq, b"", self.e) if len(seq) == 8 else b""
+        else:
+            seq, old = row[:8], row[8:]
+        if crc32(old) == RESIDUE and not old[1] & (GONE | EXPIRES):
+            _, _, hint_size, key_size, _, ctime, _ = _header(old)
+            raw = HEADER.pack(tag, 0, hint_size, key_size, version, ctime, now)
+            raw += old[HEADER_SIZE : HEADER_SIZE + hint_size + key_size] + blob
+            r.put(kb, seq + raw + crc32(raw).to_bytes(4, "little"))
+            return _receipt((seq, version, None, commit))
+        return self.put_recent(r, 0, kb, hint, tag, blob, None, ANY)
+
+    def put_recent(
+        self, r: Any, n: int, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition
+    ) -> Receipt | None:
+        """Set an entry as the `n`-th write of this transaction. None if the condition does not hold."""
+        d = self.begin_data(self.k)
+        now = self.clock()
+        commit: int = r.id()
+        version = (self.base + commit) << COUNTER_BITS | n
+        deadline = deadline_of(now, ttl)
+        place = self._locate_to_write(r, d, kb)
+        alive = place is not None and self.alive(d, place, now)
+        if not holds(when, place if alive else None):
+            return None
+        seq, ctime, key = seq_bytes(version), now, kb
+        if place is not None and alive:
+            seq = place.slot[0]
+            if place.record is not None:
+                ctime, key, hint = place.record.ctime, place.record.kb, place.record.hint
+        raw = pack_record(tag, key, hint, version, ctime, now, blob, deadline)
+        r.put(recent_key(kb), seq + raw)
+        return Receipt(seq, version, self.ends(now, deadline), commit)
+
+    def _locate_to_write(self, r: Any, d: Any, kb: bytes) -> Place | None:
+        """`locate`, but a recent write that is damaged is taken for one that may be replaced."""
+        try:
+            return self.locate(r, d, kb)
+        except CorruptEntryError:
+            raw = r.get(recent_key(kb))
+            if raw is None:
+                raise  # it is the index
+            return Place([], (raw[:8], 0), None)
+
+    def delete_recent(self, r: Any, n: int, kb: bytes, when: Condition = ANY) -> Place | None:
+        """Remove an entry. None if it is absent, over, or the condition does not hold.
+
+        The deletion is noted even if the data do not have the entry: a drain may be about to bring it there.
+        """
+        d = self.begin_data(self.k)
+        now = self.clock()
+        place = self._locate_to_write(r, d, kb)
+        if place is None or not self.alive(d, place, now) or not holds(when, place):
+            return None
+        self._note_gone(r, n, kb, place, now)
+        return place
+
+    def remove_over(self, r: Any, n: int, kb: bytes, seq: bytes) -> bool:
+        """Remove the entry `seq` of a key if it is over as this transaction sees it."""
+        d = self.begin_data(self.k)
+        place = self.locate(r, d, kb)
+        now = self.clock()
+        if place is None or place.slot[0] != seq or self.alive(d, place, now):
+            return False
+        self._note_gone(r, n, kb, place, now)
+        return True
+
+    def _note_gone(self, r: Any, n: int, kb: bytes, place: Place, now: float) -> None:
+        version = (self.base + r.id()) << COUNTER_BITS | n
+        r.put(recent_key(kb), place.slot[0] + pack_record(0, kb, b"", version, now, now, b"", 0, GONE))
+        self.touched.pop(place.slot[0], None)
+
+    # In order of creation
+
+    def entry_at(self, r: Any, d: Any, seq: bytes, raw: bytes, now: float, values: bool) -> Record | None:
+        """The entry of a record in the data; None if it is over, gone or made anew. Raises CorruptEntryError."""
+        record = parse_record(raw)
+        row = self.row(r, record.kb) if r is not None else None
+        if row is not None:
+            if row.gone or row.seq != seq:
+                return None
+            record = row.record
+        return self.whole(d, (seq, record.deadline), record, now, values)
+
+    def created_recently(self, r: Any, d: Any) -> list[Row]:
+        """The recent writes of entries that the data do not have, in order of creation."""
+        if r is None:
+            return []
+        cursor = d.cursor(self.e)
+        newest = seq_number(cursor.key()) if cursor.last() else -1
+        rows = [row for row in self.rows(r) if not row.gone and seq_number(row.seq) > newest]
+        return sorted(rows, key=lambda row: seq_number(row.seq))
+
+    def last_in(self, r: Any, d: Any, values: bool) -> Record | None:
+        """The entry that was created last, is readable and not over."""
+        now = self.clock()
+        for seq, record in reversed(self.created_recently(r, d)):
+            entry = self.whole(d, (seq, record.deadline), record, now, values)
+            if entry is not None:
+                return entry
+        cursor = d.cursor(self.e)
+        found = cursor.last()
+        while found:
+            with contextlib.suppress(CorruptEntryError):  # the integrity pass reports it; it stays where it is
+                entry = self.entry_at(r, d, cursor.key(), cursor.value(), now, values)
+                if entry is not None:
+                    return entry
+            found = cursor.prev()
+        return None

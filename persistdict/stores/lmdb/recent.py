@@ -1,0 +1,132 @@
+"""The environment of recent writes: fast, because nothing in it is synced; safe, because nobody reads it after a crash
+of the machine.
+
+It lies in the folder `recent-<boot id>` within the store's. A write is a small commit here, which every process sees
+and which survives the death of any process. A drain (drain.py) moves what is here into the data, by one synced
+transaction. After the machine stopped, the name is another: what a power cut may have torn is removed, never read.
+Where the system does not tell one start from the next, commits here are synced, and the name stays.
+
+Its main database, and no other:
+
+    0x00 "base"  -> base u64, device u64, inode u64 (of data.mdb), little-endian     made with the file
+    0x00 "mark"  -> empty                       the data are being changed directly: nothing may be cached meanwhile
+    key          -> seq, record (record.py)     keys of 511 bytes and more are cropped, whatever the store's limit; the
+                                                value is always whole; of a deleted entry the record has the flag GONE
+
+Numbers: a transaction of any kind is numbered base + id of this environment's transaction. `base` is the last number
+that the data knew when the file was made ("last" in its info), so numbers never fall and are never given twice.
+
+Invariants:
+- A row here overrides the data. It leaves only after the data hold it durably, and only if it is still that version.
+- While the mark is there no row is: both the direct change and whoever finds a mark left behind hold this lock.
+- Locks: the data's, then this one. Setting or deleting an entry takes only this one.
+"""
+
+import os
+import shutil
+import struct
+import tempfile
+from typing import Any, NamedTuple
+
+import lmdb
+
+from persistdict.errors import NotAStoreError
+from persistdict.keys import MAX_KEY_SIZE, crop
+from persistdict.stores.lmdb.boot import boot_id
+from persistdict.stores.lmdb.folder import NEW, check_files, identity
+from persistdict.stores.lmdb.opening import find_or_open, open_raw
+from persistdict.stores.lmdb.record import GONE, Parsed, parse_record
+
+__all__ = ["BASE", "MARK", "Row", "open_recent", "parse_row", "recent_folder", "recent_key", "remove_stale"]
+
+BASE, MARK = b"\x00base", b"\x00mark"
+RESERVED = 1  # rows that are no entries; the mark would be another
+PREFIX = "recent-"
+MAP_SIZE = 1 << 30
+_BASE = struct.Struct("<QQQ")
+
+
+class Row(NamedTuple):
+    """A recent write of one key."""
+
+    seq: bytes
+    record: Parsed
+
+    @property
+    def gone(self) -> bool:
+        """Whether the write was a deletion."""
+        return bool(self.record.flags & GONE)
+
+
+def recent_key(kb: bytes) -> bytes:
+    """Under what a key is found."""
+    return kb if len(kb) < MAX_KEY_SIZE else crop(kb, MAX_KEY_SIZE)
+
+
+def parse_row(raw: bytes) -> Row:
+    """Take a row apart. Raises CorruptEntryError."""
+    return Row(raw[:8], parse_record(raw[8:]))
+
+
+def recent_folder(folder: str) -> str:
+    """Where the recent writes of a store lie since the machine was started."""
+    return os.path.join(folder, PREFIX + (boot_id() or "unknown"))
+
+
+def remove_stale(folder: str) -> None:
+    """Remove recent writes of former starts of the machine, which may be torn. Needs the gate."""
+    current = os.path.basename(recent_folder(folder))
+    for entry in list(os.scandir(folder)):
+        if entry.name.startswith(PREFIX) and entry.name != current and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+
+
+def open_recent(folder: str, last: int, belongs_to: tuple[int, int]) -> tuple[lmdb.Environment, int]:
+    """Open the recent writes of a store, or make a place for them; and the base of numbers. Needs both locks.
+
+    Args:
+        folder: the store.
+        last: the last number that the data know.
+        belongs_to: device and inode of the store's data.mdb.
+
+    Raises NotAStoreError for a file that was not made here, and what lmdb.open raises.
+    """
+    path = recent_folder(folder)
+    found = _open_existing(path)
+    if found is not None and found[1][1:] == belongs_to:
+        return found[0], found[1][0]
+    del found
+    # There are none; or they are another database's: the folder was copied, or its data.mdb was exchanged.
+    _make(folder, path, _BASE.pack(last, *belongs_to))
+    return find_or_open(path, MAP_SIZE, **_options()), last
+
+
+def _open_existing(path: str) -> tuple[lmdb.Environment, tuple[int, ...]] | None:
+    if os.path.islink(path) or identity(path) is None:
+        return None
+    check_files(path)
+    raw = find_or_open(path, MAP_SIZE, **_options())
+    with raw.begin() as txn:
+        stored = txn.get(BASE)
+    if stored is None or len(stored) != _BASE.size:
+        raise NotAStoreError(f"{path} is not what persistdict makes; nothing was changed")
+    return raw, _BASE.unpack(stored)
+
+
+def _make(folder: str, path: str, base: bytes) -> None:
+    """Build an empty environment and move it into place; what is there is removed."""
+    new = tempfile.mkdtemp(prefix=NEW, dir=folder)
+    try:
+        raw = open_raw(os.path.join(new, "recent"), MAP_SIZE, **_options())
+        with raw.begin(write=True) as txn:
+            txn.put(BASE, base)
+        raw.close()  # nobody else can know of it
+        if os.path.lexists(path):
+            os.rename(path, os.path.join(new, "old"))
+        os.rename(os.path.join(new, "recent"), path)
+    finally:
+        shutil.rmtree(new)
+
+
+def _options() -> dict[str, Any]:
+    return {"max_dbs": 0, "sync": boot_id() is None}

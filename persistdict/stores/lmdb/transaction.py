@@ -1,0 +1,106 @@
+"""The inside of `LmdbStore.update`: over the recent writes, or for many entries over the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from persistdict.errors import StoreError
+from persistdict.store import ANY, Condition, Receipt, Record, Transaction
+from persistdict.stores.lmdb.pair import Pair
+from persistdict.stores.lmdb.record import COUNTER_BITS
+from persistdict.stores.lmdb.rows import LARGE_VALUE
+
+__all__ = ["DirectTransaction", "RecentTransaction"]
+
+
+class _Counting(Transaction):
+    """Counts writes, for sequence numbers."""
+
+    def __init__(self) -> None:
+        self._n = -1
+
+    def _next(self) -> int:
+        self._n += 1
+        if self._n >> COUNTER_BITS:
+            raise StoreError(f"one transaction can write {1 << COUNTER_BITS:,} entries; split the batch")
+        return self._n
+
+    def delete(self, kb: bytes, when: Condition = ANY) -> Record | None:
+        record = self.get(kb)
+        if record is None or (when is not ANY and record.version != when):
+            return None
+        self.discard(kb)
+        return record
+
+
+class RecentTransaction(_Counting):
+    """A few writes. `written` tells about how many bytes."""
+
+    def __init__(self, rows: Pair, r: Any) -> None:
+        super().__init__()
+        self._rows, self._r = rows, r
+        self.written = 0
+
+    def get(self, kb: bytes) -> Record | None:
+        return self._rows.get_in(self._r, self._rows.begin_data(self._rows.k), kb)
+
+    def put(
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
+    ) -> Receipt | None:
+        self.written += len(blob) + 100
+        return self._rows.put_recent(self._r, self._next(), kb, hint, tag, blob, ttl, when)
+
+    def discard(self, kb: bytes) -> bool:
+        self.written += 100
+        return self._rows.delete_recent(self._r, self._next(), kb) is not None
+
+    def clear(self) -> int:
+        raise RuntimeError("clear needs update(whole=True)")
+
+    def get_info(self, name: str) -> str | None:
+        text = self._rows.begin_data(self._rows.meta).get(name.encode())
+        return None if text is None else text.decode()
+
+    def set_info(self, name: str, text: str) -> None:
+        raise RuntimeError("set_info needs update(whole=True)")
+
+    def id(self) -> int:
+        return int(self._r.id())
+
+
+class DirectTransaction(_Counting):
+    """Many writes, or such as concern the whole store."""
+
+    def __init__(self, rows: Pair, d: Any, number: int) -> None:
+        super().__init__()
+        self._rows, self._d, self._number = rows, d, number
+
+    def get(self, kb: bytes) -> Record | None:
+        return self._rows.get_in(None, self._d, kb)
+
+    def put(
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
+    ) -> Receipt | None:
+        rows, version = self._rows, self._number << COUNTER_BITS | self._next()
+        if ttl is None and when is ANY and rows.idle is None and len(kb) < rows.limit and len(blob) < LARGE_VALUE:
+            seq = rows.put_new(self._d, version, kb, hint, tag, blob)
+            if seq is not None:
+                return Receipt(seq, version, None, self.id())
+        done = rows.put_in(self._d, version, kb, hint, tag, blob, ttl, when)
+        return None if done is None else Receipt(done[0], version, done[1], self.id())
+
+    def discard(self, kb: bytes) -> bool:
+        return self._rows.delete_in(self._d, kb) is not None
+
+    def clear(self) -> int:
+        return self._rows.clear_in(self._d)
+
+    def get_info(self, name: str) -> str | None:
+        text = self._d.get(name.encode(), None, self._rows.meta)
+        return None if text is None else text.decode()
+
+    def set_info(self, name: str, text: str) -> None:
+        self._d.put(name.encode(), text.encode(), db=self._rows.meta)
+
+    def id(self) -> int:
+        return self._number - self._rows.base
