@@ -9,6 +9,7 @@ Python frames. How a copy in the front is validated is said in front.py.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import os
@@ -29,13 +30,12 @@ from persistdict.errors import (
     ClosedError,
     DamagedEntryWarning,
     MismatchError,
-    NestedWriteError,
     PersistDictError,
 )
 from persistdict.front import Front
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.log import Log
-from persistdict.maintenance import expire_all, keeper_of
+from persistdict.maintenance import Keeper, expire_all, keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
 from persistdict.store import ABSENT, Item, Record, Store, Transaction
@@ -183,7 +183,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             except BaseException:
                 store.close()
                 raise
-            self._finalizer = weakref.finalize(self, _close_store, store, self._log)
+            self._finalizer = weakref.finalize(self, _close_collected, store, self._log, keeper_of(store))
             self._finalizer.atexit = False  # see `_settle_at_exit`
             self._store = store
         self._log.info(f"opened {store.place}")
@@ -780,19 +780,24 @@ def _restore(cls: type[PersistDict[Any, Any]], options: Options) -> PersistDict[
 
 
 def _close_store(store: Store, log: Log, wait: bool = False) -> None:
-    """Write what is pending and let go; called by `close`, and without waiting when a handle is collected.
-
-    The garbage collector may run anywhere, in the middle of a write too; then what is pending is not written.
-    """
+    """Write what is pending and let go; `wait` for the end of the background thread."""
     try:
         keeper_of(store).remove(store, wait=wait)
-        try:
-            _flush(store, log)
-        except NestedWriteError:
-            if wait:
-                raise
+        _flush(store, log)
     finally:
         store.close()
+
+
+def _close_collected(store: Store, log: Log, keeper: Keeper) -> None:
+    """Called when a handle is collected.
+
+    The garbage collector may run anywhere, in the middle of a write too. Where this thread holds a lock already,
+    waiting for another one could be for ever; so another thread does it then.
+    """
+    if store.is_entered() or keeper.is_entered():
+        _thread.start_new_thread(_close_store, (store, log))
+    else:
+        _close_store(store, log)
 
 
 @atexit.register
@@ -809,8 +814,6 @@ def _flush(store: Store, log: Log) -> None:
     try:
         store.sync()
         store.flush_touched(store.clock())
-    except NestedWriteError:
-        raise
     except PersistDictError as error:
         log.error(f"what was written last could not be made durable: {error}")
 

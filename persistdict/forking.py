@@ -13,7 +13,12 @@ import threading
 import weakref
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["HeldOverFork", "hold_over_fork"]
+__all__ = ["HeldOverFork", "hold_over_fork", "is_held_here"]
+
+
+def is_held_here(lock: Any) -> bool:
+    """Whether this thread holds a threading.RLock. (threading.Condition asks RLocks the same.)"""
+    return bool(lock._is_owned())
 
 
 @runtime_checkable

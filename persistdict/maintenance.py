@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Hashable
 
 from persistdict.errors import ClosedError, CorruptEntryError, MaintenanceError
+from persistdict.forking import is_held_here
 from persistdict.log import Log
 from persistdict.store import Store
 
@@ -106,6 +107,10 @@ class Keeper:
             self._wake.set()
         if wait and thread is not threading.current_thread():
             thread.join()
+
+    def is_entered(self) -> bool:
+        """Whether this thread holds a lock of upkeep."""
+        return is_held_here(self._lock) or is_held_here(_keepers_lock)
 
     def start(self) -> None:
         """Start the thread if it should run and does not."""

@@ -258,6 +258,10 @@ class Store(abc.ABC):
     def on_reopen(self, call: Callable[[], None]) -> None:  # noqa: B027 - most stores never reopen
         """Have `call` called whenever the store was opened again in a forked child."""
 
+    def is_entered(self) -> bool:
+        """Whether this thread is inside the store, holding a lock of it: then a finaliser must not wait for others."""
+        return False
+
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the store; the last handle frees its resources. May be called again."""

@@ -1119,7 +1119,7 @@ def plant(path, entries, info=()):
     store.put(*KeyCodec().encode("good"), 1, b"value")
     for key, tag, blob in entries:
         store.put(*KeyCodec().encode(key), tag, blob)
-    store.update(lambda txn: [txn.set_info(name, text) for name, text in info])
+    store.update(lambda txn: [txn.set_info(name, text) for name, text in info], whole=True)
     store.close()
 
 

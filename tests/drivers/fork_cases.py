@@ -128,7 +128,7 @@ def in_a_read(folder: str) -> None:
     d = filled(folder, background_thread="disabled")
 
     def read(stay: Callable[[], None]) -> None:
-        txn = d._store.begin(d._store.k)
+        txn = d._store.begin_data(d._store.k)
         stay()
         assert txn.stat()["entries"] == 600
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import lmdb
 
 from persistdict.errors import ClosedError, NotAStoreError, OpenError, PersistDictError
+from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout
 from persistdict.stores.lmdb.engine import RETRIES, Engine, MapFull, NotOpen, raise_not_open, translated, was_remapped
@@ -179,6 +180,10 @@ class Environment:
         self.recent.tidy()
 
     # The end, and fork
+
+    def is_entered(self) -> bool:
+        """Whether this thread holds one of the locks."""
+        return any(map(is_held_here, (self.data.lock, self.recent.lock, _registry_lock)))
 
     def release(self) -> None:
         """One handle less; the last one lets go of the environments."""

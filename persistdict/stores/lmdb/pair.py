@@ -212,8 +212,15 @@ class Pair(Rows):
 
     def entry_at(self, r: Any, d: Any, seq: bytes, raw: bytes, now: float, values: bool) -> Record | None:
         """The entry of a record in the data; None if it is over, gone or made anew. Raises CorruptEntryError."""
-        record = parse_record(raw)
-        row = self.row(r, record.kb) if r is not None else None
+        row = None
+        try:
+            record = parse_record(raw)
+        except CorruptEntryError:
+            row = next((row for row in self.rows(r) if row.seq == seq), None) if r is not None else None
+            if row is None:
+                raise
+        else:
+            row = self.row(r, record.kb)
         if row is not None:
             if row.gone or row.seq != seq:
                 return None

@@ -290,6 +290,9 @@ class LmdbStore(Durable, Store):
     def on_reopen(self, call: Callable[[], None]) -> None:
         self.env.reopened.append(call)
 
+    def is_entered(self) -> bool:
+        return self.env.is_entered()
+
     def close(self) -> None:
         if self._closed:
             return
