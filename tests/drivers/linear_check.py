@@ -26,7 +26,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from drivers.history import DONE, Operation, read_history
@@ -287,17 +287,19 @@ def check_key(operations: list[Operation], strict: bool = True) -> Violation | N
         return None
     culprit = said[number][0]
     states = sorted({state for state, _ in search.configurations})
-    return Violation(culprit.key, culprit, states, list(_around(operations, culprit, {*states, culprit.result})))
+    return Violation(culprit.key, culprit, states, _around(operations, culprit, states))
 
 
-def _around(operations: list[Operation], culprit: Operation, values: set[int]) -> Iterator[Operation]:
-    """What happened just before, and where the values in question came from."""
+def _around(operations: list[Operation], culprit: Operation, states: list[int]) -> list[Operation]:
+    """What happened just before, and who wrote, met first and met last the values in question."""
     assert culprit.end is not None
-    values -= {0}
-    before = sorted((operation for operation in operations if operation.begin < culprit.end), key=lambda o: o.begin)
-    for place, operation in enumerate(before):
-        if place >= len(before) - 12 or {operation.argument, operation.expected, operation.result} & values:
-            yield operation
+    ordered = sorted(operations, key=lambda operation: operation.begin)
+    found = {operation for operation in ordered if operation.argument and operation.argument in states}
+    found.update([operation for operation in ordered if operation.begin < culprit.end][-12:])
+    for value in {*states, culprit.result, culprit.expected}:
+        met = [o for o in ordered if value > 1 and value in (o.argument, o.result, o.expected) and o.kind != "contains"]
+        found.update(met[:2] + met[-2:])
+    return sorted(found, key=lambda operation: operation.begin)
 
 
 def check(operations: Iterable[Operation], strict: bool = True) -> list[Violation]:

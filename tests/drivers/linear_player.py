@@ -146,7 +146,7 @@ class Player(threading.Thread):
         super().__init__(daemon=True)
         self.side, self.thread, self.done, self.recorder = side, thread, done, recorder
         self.draw = random.Random(f"{seed()} {process} {thread}")
-        self.number = (process << 10 | thread) << 28  # the value that was written last; no two threads have the same
+        self.number = (process + 1 << 10 | thread) << 24  # the value that it wrote last; no two threads have the same
         self.seen: dict[int, tuple[int, int]] = {}  # by key: a value that was there, and its version
         self.error: BaseException | None = None
 
