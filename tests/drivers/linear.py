@@ -191,6 +191,7 @@ def counts_of(run: Run, history: list[Operation]) -> dict[str, Any]:
 
 def main() -> None:
     folder, operations, processes, threads, disturbance, fault, durability, interval = [*sys.argv[1:], *[""] * 4][:8]
+    os.environ.setdefault("PERSISTDICT_SEED", str(seed()))  # the same for all processes
     preload()
     disturbances = [part for part in disturbance.split("+") if part]
     assert set(disturbances) <= {"kill", "stop", "reopen"}, disturbance
