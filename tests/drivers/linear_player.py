@@ -116,7 +116,7 @@ class Side:
         return d
 
     def play(self) -> None:
-        sys.setswitchinterval(1e-4)
+        sys.setswitchinterval(1e-5)
         for player in self.players:
             player.start()
         for player in self.players:
