@@ -28,7 +28,7 @@ MOST = 1_000_000  # operations of one history; more are done one history after a
 
 
 @needs_fork
-@pytest.mark.parametrize("disturbance", ["", "kill+reopen", "stop+reopen", "kill+stop+reopen"])
+@pytest.mark.parametrize("disturbance", ["", "kill+reopen", "stop+reopen"])
 def test_what_threads_of_several_processes_see_is_linearizable(tmp_path, disturbance):
     """Quiet, with processes killed, stopped and continued, and with handles closed and opened again meanwhile."""
     left = rounds(100_000)
@@ -39,8 +39,8 @@ def test_what_threads_of_several_processes_see_is_linearizable(tmp_path, disturb
         assert counts["first"] == [] and counts["violations"] == 0
         for kind in KINDS[1:]:
             assert counts[kind] > min(left, MOST) // 500
-        for name in ("kills", "stops", "reopens"):
-            assert (counts[name] > 0) == (name[:4] in disturbance)
+        for name in disturbance.split("+") if disturbance else []:
+            assert counts[name + "s"] > 0
         left -= MOST
 
 

@@ -28,8 +28,9 @@ from drivers.linear_check import Violation, check
 from drivers.linear_player import KEYS, Side, read_all
 from drivers.running import WATCHDOG, abort, ask_child, finish, preload, seed
 
-LONGEST_PAUSE = 0.06  # seconds between two disturbances
-LONGEST_STOP = 0.08
+MOST_BETWEEN = 1000  # operations between two disturbances
+LONGEST_PAUSE = 0.3  # seconds, if there are fewer
+LONGEST_STOP = 0.04
 SHOWN = 3  # violations in the counts
 
 
@@ -111,14 +112,20 @@ class Run:
     def go(self, disturbances: list[str]) -> None:
         """Until the operations are done."""
         while sum(self.board.done) < self.operations:
-            time.sleep(self.draw.uniform(0, LONGEST_PAUSE))
-            self.look()
+            self.pause(sum(self.board.done) + self.draw.randrange(MOST_BETWEEN))
             if disturbances:
                 self.disturb(self.draw.choice(disturbances))
         self.board.stop[0] = 1
         while any(self.pids):
             time.sleep(0.01)
             self.look()
+
+    def pause(self, goal: int) -> None:
+        """Until so many operations are done, or not for too long."""
+        end = time.monotonic() + LONGEST_PAUSE
+        while sum(self.board.done) < goal and time.monotonic() < end:
+            time.sleep(0.001)
+        self.look()
 
     def look(self) -> None:
         """Nobody may hang, or end with an error, or end too early."""
