@@ -16,7 +16,7 @@ import pytest
 from drivers.histories import PLANTS, Simulation, planted, sequence, spoiled, try_everything
 from drivers.history import DONE, FAILED, KINDS, NUMBER_OF, UNDER_WAY, Recorder, note_deaths, read_history
 from drivers.linear_check import check
-from drivers.linear_player import FAULTS
+from drivers.linear_faults import FAULTS
 from drivers.running import in_child, rounds, run_driver, seed
 
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")

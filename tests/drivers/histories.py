@@ -11,11 +11,11 @@ from drivers.history import DONE, FAILED, KINDS, UNDER_WAY, Operation
 def answer(kind: str, argument: int, expected: int, state: dict[str, int]) -> int:
     """What a dictionary answers; changes `state`, which has the entry "k" or has not."""
     old = state.get("k", 0)
-    if kind in ("get", "versioned"):
+    if kind in ("get", "versioned", "get_many"):
         return old
     if kind == "contains":
         return "k" in state
-    if kind in ("set", "transform"):
+    if kind in ("set", "set_many", "transform"):
         state["k"] = argument
         return old if kind == "transform" else 0
     if kind == "delete":
@@ -101,7 +101,7 @@ class Simulation:
     def _begin(self, thread: int) -> Operation:
         kind = self.draw.choice(KINDS[1:])
         argument = expected = 0
-        if kind in ("set", "add", "replace", "setdefault", "transform"):
+        if kind in ("set", "set_many", "add", "replace", "setdefault", "transform"):
             self.written.append(self.written[-1] + 1)
             argument = self.written[-1]
         if kind == "replace":
@@ -131,7 +131,7 @@ def spoiled(draw: random.Random, history: list[Operation]) -> list[Operation]:
     values = [0, 1, *(other.argument for other in history if other.argument)]
     if operation.kind in ("contains", "delete", "add", "replace"):
         other = operation._replace(result=1 - operation.result)
-    elif operation.kind == "set" or draw.random() < 0.3:
+    elif operation.kind in ("set", "set_many") or draw.random() < 0.3:
         assert operation.end is not None
         by = draw.randrange(1, 6)
         other = operation._replace(begin=operation.begin + by, end=operation.end + by)

@@ -37,6 +37,8 @@ KINDS = (
     "pop",  # -, -; the value or 0
     "setdefault",  # the value, -; the value that is there now
     "transform",  # the value, -; the value that it replaced, or 0
+    "get_many",  # one record for each key, each as of a get
+    "set_many",  # one record for each key, each as of a set
 )
 NUMBER_OF = {kind: number for number, kind in enumerate(KINDS) if kind}
 QUESTION = struct.Struct("<QQQHB")
@@ -74,15 +76,16 @@ class Recorder:
     def __init__(self, folder: str, process: int, thread: int, capacity: int) -> None:
         self._next = 0
         with open(Path(folder, f"{process}.{thread}"), "w+b") as file:
-            os.ftruncate(file.fileno(), RECORD.size * (capacity + 1))
+            os.ftruncate(file.fileno(), RECORD.size * (capacity + 100))
             self._map = mmap.mmap(file.fileno(), 0)
 
-    def begin(self, kind: int, key: int, argument: int = 0, expected: int = 0) -> None:
-        """Note an operation that begins when this returns."""
-        QUESTION.pack_into(self._map, self._next, time.monotonic_ns(), argument, expected, key, kind)
+    def begin(self, kind: int, key: int, argument: int = 0, expected: int = 0, place: int = 0) -> None:
+        """Note an operation that begins when this returns. Of several that begin at once, `place` is 0, 1, 2..."""
+        at = self._next + place * RECORD.size
+        QUESTION.pack_into(self._map, at, time.monotonic_ns(), argument, expected, key, kind)
 
     def end(self, result: int, outcome: int = DONE) -> None:
-        """Note the answer to the operation noted last."""
+        """Note the answer to the first operation that has none yet."""
         ANSWER.pack_into(self._map, self._next + QUESTION.size, time.monotonic_ns(), result, outcome)
         self._next += RECORD.size
 

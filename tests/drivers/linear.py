@@ -8,7 +8,7 @@ dictionary could have answered so. At the end a fresh process reads every key on
 
 DISTURBANCE is any of kill, stop, reopen joined by "+": processes are killed with SIGKILL and replaced by new ones;
 processes are stopped and continued; handles are closed and opened again while other threads use them. FAULT makes
-the dictionary wrong on purpose, see linear_player.py. The last two are given to the dictionary unless they are empty.
+the dictionary wrong on purpose, see linear_faults.py. The last two are given to the dictionary unless they are empty.
 """
 
 from __future__ import annotations
@@ -142,29 +142,35 @@ class Run:
         if disturbance == "stop":
             self.stop(victims)
         elif disturbance == "kill":
+            if self.draw.random() < 0.8:
+                del victims[1:]
             if self.draw.random() < 0.25:
-                self.stop(victims[:1], then_kill=True)
+                self.stop(victims, then_kill=True)
             else:
-                self.kill(victims[0])
+                self.kill(victims)
 
     def stop(self, victims: list[int], then_kill: bool = False) -> None:
         for position in victims:
             os.kill(self.pids[position], signal.SIGSTOP)
         time.sleep(self.draw.uniform(0, LONGEST_STOP))
         self.did["stops"] += len(victims)
-        for position in victims:
-            if then_kill:
-                self.kill(position)
-            else:
+        if then_kill:
+            self.kill(victims)
+        else:
+            for position in victims:
                 os.kill(self.pids[position], signal.SIGCONT)
 
-    def kill(self, position: int) -> None:
-        os.kill(self.pids[position], signal.SIGKILL)
-        _, status = os.waitpid(self.pids[position], 0)
-        assert os.WIFSIGNALED(status), f"process {self.numbers[position]} had ended by itself, with status {status}"
-        self.deaths[self.numbers[position]] = time.monotonic_ns()
-        self.did["kills"] += 1
-        self.start(position)
+    def kill(self, victims: list[int]) -> None:
+        """Kill all of them, then start others in their places."""
+        for position in victims:
+            os.kill(self.pids[position], signal.SIGKILL)
+        for position in victims:
+            _, status = os.waitpid(self.pids[position], 0)
+            assert os.WIFSIGNALED(status), f"process {self.numbers[position]} had ended by itself, with status {status}"
+            self.deaths[self.numbers[position]] = time.monotonic_ns()
+        self.did["kills"] += len(victims)
+        for position in victims:
+            self.start(position)
 
     def settle(self) -> list[Operation]:
         """Have a fresh process read everything; returns the history."""
@@ -210,7 +216,7 @@ def main() -> None:
     before = time.perf_counter()
     run = Run(
         folder, int(operations), int(processes), int(threads),
-        settings=settings, reopening="reopen" in disturbances, fault=fault, capacity=2 * int(operations) + 1000,
+        settings=settings, reopening="reopen" in disturbances, fault=fault, capacity=4 * int(operations) + 1000,
     )  # fmt: skip
     run.go(disturbances)
     history = run.settle()

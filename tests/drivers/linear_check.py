@@ -45,7 +45,7 @@ def meaning(operation: Operation, strict: bool = True) -> Meaning | None:
     """What an operation says; None if that is nothing."""
     _, _, _, kind, argument, expected, result, begin, end, outcome = operation
     if outcome != DONE:
-        if kind in ("get", "versioned", "contains"):
+        if kind in READS:
             return None
         equal, value, left = _IF_DONE[kind](argument, expected)
         return Meaning(begin, NEVER if end is None or not (strict or outcome) else end, equal, value, left, False)
@@ -53,11 +53,14 @@ def meaning(operation: Operation, strict: bool = True) -> Meaning | None:
     return Meaning(begin, end, *_SAID[kind](argument, expected, result), True)
 
 
+READS = ("get", "versioned", "contains", "get_many")
 _SAID = {  # of the argument, what was expected, and the result
     "get": lambda a, e, r: (True, r, None),
     "versioned": lambda a, e, r: (True, r, None),
+    "get_many": lambda a, e, r: (True, r, None),
     "contains": lambda a, e, r: (not r, 0, None),
     "set": lambda a, e, r: (False, NOBODY, a),
+    "set_many": lambda a, e, r: (False, NOBODY, a),
     "delete": lambda a, e, r: (not r, 0, 0 if r else None),
     "add": lambda a, e, r: (True, 0, a) if r else (False, 0, None),
     "replace": lambda a, e, r: (bool(r), e, a if r else None),
@@ -67,6 +70,7 @@ _SAID = {  # of the argument, what was expected, and the result
 }
 _IF_DONE = {  # of the argument and what was expected; where it does nothing, it might as well not have happened
     "set": lambda a, e: (False, NOBODY, a),
+    "set_many": lambda a, e: (False, NOBODY, a),
     "delete": lambda a, e: (False, 0, 0),
     "pop": lambda a, e: (False, 0, 0),
     "add": lambda a, e: (True, 0, a),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import threading
@@ -9,31 +10,29 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from drivers import coherence, conditions
-from drivers.history import FAILED, NUMBER_OF, Recorder
+from drivers import conditions
+from drivers.history import DONE, FAILED, NUMBER_OF, Recorder
+from drivers.linear_faults import plant
 from drivers.running import seed
 
 from persistdict import PersistDict
 from persistdict.errors import ClosedError
-from persistdict.store import ANY
 
 Dict = PersistDict[Any, Any]
 COUNT = 12  # keys; the first are the hottest
 STRETCH = 4000  # operations of all threads together; then reading and writing change places
 BLOCK = 50  # operations that a thread draws at a time
 REOPEN_EVERY = 1500  # operations of one thread, on average
+FLUSH_EVERY = 1500
+BULKY = {f"padding {number}": "x" * 1000 for number in range(300)}  # what makes a small batch a large one
 READING = {
     "get": 86, "versioned": 4, "contains": 3, "set": 1, "delete": 0.5, "add": 1, "replace": 1.5, "pop": 0.5,
-    "setdefault": 1, "transform": 1.5,
+    "setdefault": 1, "transform": 1.5, "get_many": 2, "set_many": 0.5,
 }  # fmt: skip
 WRITING = {
     "get": 30, "versioned": 3, "contains": 5, "set": 14, "delete": 6, "add": 8, "replace": 14, "pop": 6,
-    "setdefault": 6, "transform": 8,
+    "setdefault": 6, "transform": 8, "get_many": 2, "set_many": 3,
 }  # fmt: skip
-FAULTS = [
-    "no validation", "floor stays", "late admission", "own write forgotten",  # see coherence.py
-    "acknowledged early", "version ignored", "absence ignored",
-]  # fmt: skip
 
 
 def _key(number: int) -> Any:
@@ -61,21 +60,6 @@ def unwrap(key: int, value: Any) -> int:
     assert inner == [number], f"a value was changed by its reader or torn: {value}"
     inner.append("changed by its reader")
     return int(number)
-
-
-def plant(d: Dict, fault: str) -> None:
-    """Make a handle wrong on purpose, to see that it is noticed."""
-    if fault in FAULTS[:4]:
-        coherence.plant(d, fault)
-    elif fault in ("version ignored", "absence ignored"):
-        put = d._store.put
-        kind = int if fault == "version ignored" else type(ANY)
-
-        def careless(*arguments: Any) -> Any:
-            when = arguments[5] if len(arguments) > 5 else ANY
-            return put(*arguments[:5], ANY if isinstance(when, kind) else when)
-
-        d._store.put = careless  # type: ignore[method-assign]
 
 
 class Side:
@@ -174,6 +158,9 @@ class Player(threading.Thread):
                     while side.handles[handle] is d and not stop[0]:
                         time.sleep(0.0001)
                 done[0] += 1
+            if draw.random() < BLOCK / FLUSH_EVERY:
+                with contextlib.suppress(ClosedError):
+                    side.handles[handle].flush()
             if side.reopening and self.thread == 0 and draw.random() < BLOCK / REOPEN_EVERY:
                 side.reopen(draw.randrange(len(side.handles)), draw.random() < 0.5)
 
@@ -184,6 +171,8 @@ class Player(threading.Thread):
                 return False
             if key not in self.seen:
                 return True
+        if kind in ("get_many", "set_many"):
+            return self.perform_many(d, kind, self.draw.sample(range(COUNT), self.draw.randint(1, 4)))
         number = expected = 0
         if kind in WRITES:
             number = self.number = self.number + 1
@@ -201,6 +190,28 @@ class Player(threading.Thread):
             return False
         self.recorder.end(result)
         return True
+
+    def perform_many(self, d: Dict, kind: str, keys: list[int]) -> bool:
+        """A batch, recorded as one operation on each of its keys."""
+        numbers = dict.fromkeys(keys, 0)
+        for place, key in enumerate(keys):
+            if kind == "set_many":
+                numbers[key] = self.number = self.number + 1
+            self.recorder.begin(NUMBER_OF[kind], key, numbers[key], place=place)
+        results = dict.fromkeys(keys, 0)
+        try:
+            if kind == "get_many":
+                found = d.get_many([KEYS[key] for key in keys])
+                results = {key: unwrap(key, found.get(KEYS[key])) for key in keys}
+            else:
+                batch = {KEYS[key]: wrap(key, number) for key, number in numbers.items()}
+                d.set_many({**batch, **BULKY} if self.draw.random() < 0.05 else batch)
+            outcome = DONE
+        except ClosedError:
+            outcome = FAILED
+        for key in keys:
+            self.recorder.end(results[key], outcome)
+        return outcome == DONE
 
     def versioned(self, d: Dict, key: int, _: int) -> int:
         found = conditions.get_versioned(d, KEYS[key])
