@@ -24,7 +24,7 @@ STRETCH = 4000  # operations of all threads together; then reading and writing c
 BLOCK = 50  # operations that a thread draws at a time
 REOPEN_EVERY = 1500  # operations of one thread, on average
 FLUSH_EVERY = 1500
-BULKY = {f"padding {number}": "x" * 1000 for number in range(300)}  # what makes a small batch a large one
+BULKY = {f"padding {number}": "x" * 500 for number in range(600)}  # makes a batch so large that it may go another way
 READING = {
     "get": 86, "versioned": 4, "contains": 3, "set": 1, "delete": 0.5, "add": 1, "replace": 1.5, "pop": 0.5,
     "setdefault": 1, "transform": 1.5, "get_many": 2, "set_many": 0.5,
