@@ -6,8 +6,10 @@ its counts, as the last thing; whatever else comes out of it, on either stream, 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import logging
 import os
 import select
 import signal
@@ -89,6 +91,15 @@ def preload() -> None:
     import persistdict.lru
     import persistdict.stores.lmdb
     import persistdict.stores.memory  # noqa: F401
+
+
+def hush() -> None:
+    """Let the dictionaries log nothing, where what fails is part of the plan."""
+    logging.getLogger("persistdict").setLevel(logging.CRITICAL + 1)
+    with contextlib.suppress(ImportError):
+        from loguru import logger
+
+        logger.disable("persistdict")
 
 
 def in_child(work: Callable[[], object]) -> tuple[int, int]:

@@ -1,0 +1,312 @@
+"""A small disk is filled to the last byte by a dictionary, and made room on again, while everything is compared.
+
+On the full disk a write is done or is refused, and then has changed nothing; what is refused with another error than
+DiskFullError is counted. Reads go on, in other processes too; deletes are tried and counted. When a file of somebody else is removed, the same handle writes
+again. What was acknowledged is there all the time, and after opening anew.
+
+    full.py FOLDER ROUNDS FILESYSTEM DURABILITY [FAULT]
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from typing import Any
+
+from drivers.disks import Disk, keep_mounts_private
+from drivers.running import answer_of, ask_child, finish, hush, in_child, preload, seed, verified
+
+from persistdict import PersistDict, PersistDictError
+from persistdict.errors import DiskFullError
+
+ROOM = 5 << 20  # bytes for the dictionary at first
+BALLAST = 4 << 20  # bytes that are freed later
+THREADS = 200
+PATIENCE = 10.0  # seconds after which the handle must write again
+OPTIONS: dict[str, dict[str, Any]] = {
+    "commit": {"durability": "commit"},
+    "interval": {"durability": "interval", "sync_interval": 0.1},
+}
+FAULTS = ["wrong class", "write lost", "delete undone", "half done"]
+
+
+class Model(dict[Any, Any]):
+    """What the dictionary should hold."""
+
+    def set(self, key: Any, value: Any, **_: Any) -> None:
+        self[key] = value
+
+    def delete_many(self, keys: list[Any]) -> None:
+        for key in keys:
+            self.pop(key, None)
+
+    def flush(self) -> None:
+        pass
+
+
+class Round:
+    """One disk, filled once."""
+
+    def __init__(self, disk: Disk, draw: random.Random, durability: str, fault: str, did: Counter[str]) -> None:
+        self.disk, self.draw, self.durability, self.fault, self.did = disk, draw, durability, fault, did
+        self.folder = os.path.join(disk.place, "dict")
+        self.model = Model()
+        self.number = 0
+        self.ballast = os.path.join(disk.place, "ballast")
+        occupy(self.ballast, BALLAST)
+        self.filler = os.path.join(disk.place, "filler")
+        with open(os.path.join(disk.place, "stays"), "wb") as file:
+            file.write(b"somebody else's" * 100)
+        self.d = self.open()
+        occupy(self.filler, disk.free() - ROOM)
+
+    def open(self) -> PersistDict[Any, Any]:
+        return PersistDict(self.folder, background_timeout=0.2, **OPTIONS[self.durability])
+
+    # Steps
+
+    def do(self, what: str, change: Callable[[Any], object]) -> bool:
+        """Change the dictionary, and the model if that did not raise. False if the disk was full."""
+        self.number += 1
+        unlucky = self.number % 40 == 39
+        try:
+            if self.fault != "write lost" or not unlucky:
+                change(self.d)
+            if self.fault == "delete undone" and what == "del":
+                self.d.update(self.model)
+        except Exception as error:
+            if self.fault == "wrong class":
+                error = OSError(*error.args)
+            if self.fault == "half done":
+                self.model["half"] = 1
+            assert isinstance(error, PersistDictError), f"{what} on the full disk raised {type(error).__name__}: {error}"
+            self.did[f"{what}: refused"] += 1
+            if type(error) is not DiskFullError:
+                self.did["refused with another error"] += 1
+                self.did[f"{what}: {type(error).__name__}"] += 1
+            return False
+        change(self.model)
+        self.did[f"{what}: done"] += 1
+        return True
+
+    def value(self, size: int) -> bytes:
+        return b"%d %d " % (self.number, size) + self.draw.randbytes(size)
+
+    def fill(self, sizes: list[int], bulk: int) -> None:
+        """Write ever smaller values until none fits."""
+        for size in sizes:
+            refused = 0
+            while refused < 3:
+                new = {("filling", self.number, i): self.value(size) for i in range(bulk)}
+                if bulk > 1:
+                    refused += not self.do("update while filling", lambda d: d.update(new))  # noqa: B023
+                else:
+                    [(key, value)] = new.items()
+                    refused += not self.do("set while filling", lambda d: d.__setitem__(key, value))  # noqa: B023
+
+    def write_in_every_way(self) -> None:
+        """Each is done, or raises DiskFullError. A megabyte is refused."""
+        old = self.draw.sample(list(self.model), 4)
+        megabyte = self.value(1 << 20)
+        assert not self.do("a megabyte", lambda d: d.__setitem__("megabyte", megabyte)), "the disk is not full"
+        assert not self.do("a megabyte by update", lambda d: d.update(a=1, megabyte=megabyte)), "the disk is not full"
+        self.do("set, new", lambda d: d.__setitem__(("new", self.number), 1))
+        self.do("set, old", lambda d: d.__setitem__(old[0], "other"))
+        self.do("set with ttl", lambda d: d.set(old[1], 1, ttl=1e6))
+        self.do("setdefault", lambda d: d.setdefault(("default", self.number), [1]))
+        self.do("update", lambda d: d.update({old[2]: 1, ("new too", self.number): 2}))
+        self.do("flush", lambda d: d.flush())
+
+    def delete_in_every_way(self) -> None:
+        """Each is done, or raises DiskFullError; one at least is done sooner or later."""
+        keys = self.draw.sample(list(self.model), len(self.model))
+        for name, remove in [
+            ("del", lambda d: d.__delitem__(keys.pop())),
+            ("pop", lambda d: d.pop(keys.pop())),
+            ("delete_many", lambda d: d.delete_many([keys.pop() for _ in range(3)])),
+            ("popitem", lambda d: keys.remove(d.popitem()[0])),
+        ]:
+            self.delete(name, keys, remove)
+        self.delete("del", keys, lambda d: d.__delitem__(keys.pop()))
+
+    def delete(self, name: str, keys: list[Any], remove: Callable[[Any], object]) -> None:
+        left = list(keys)
+        tries = 0
+        while not self.do(name, lambda d: (keys.__setitem__(slice(None), left), remove(d))):
+            tries += 1
+            if tries >= 20:
+                self.did[f"{name}: refused 20 times in a row"] += 1
+                self.did["deletes given up"] += 1
+                return
+        self.did["deletes done"] += 1
+
+    def dare(self, name: str, work: Callable[[], object]) -> None:
+        """Do in a child what may kill a process, and count how it ended."""
+        outcome = outcome_of(work)
+        self.did[f"{name}: {outcome}"] += 1
+        self.did["killed by a signal"] += "SIG" in outcome
+
+    def make_another(self) -> None:
+        """A dictionary that is to be made on the full disk: done, or an error of ours."""
+        folder = os.path.join(self.disk.place, "another")
+        self.dare("made another", lambda: PersistDict(folder, **OPTIONS[self.durability]).close())
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def read_from_many_threads(self) -> None:
+        """Threads that have never read take slots in LMDB's table of readers that nobody has used before."""
+
+        def work() -> None:
+            key = next(iter(self.model))
+            with self.open() as d, ThreadPoolExecutor(THREADS) as pool:
+                together = threading.Barrier(THREADS)
+                for value in pool.map(lambda _: (together.wait(), d.get(key))[1], range(THREADS)):
+                    assert value == self.model[key]
+
+        self.dare("read from many threads", work)
+
+    # Comparing
+
+    def compare(self, when: str) -> None:
+        compare(self.d, self.model, f"{when}, the same handle")
+        ask_child(lambda: self.compare_anew(when), f"another process, {when}")
+        self.did["compared"] += 1
+
+    def compare_anew(self, when: str) -> None:
+        with self.open() as d:
+            compare(d, self.model, f"{when}, a new process")
+
+    def write_again(self) -> None:
+        """The same handle writes, soon after there is room."""
+        end = time.monotonic() + PATIENCE
+        while not self.do("set after room was made", lambda d: d.__setitem__("afterwards", 1)):
+            assert time.monotonic() < end, "there is room, and the same handle still raises DiskFullError"
+            time.sleep(0.01)
+        large, batch = self.value(200_000), {("batch", i): self.value(3000) for i in range(100)}
+        for what, change in {
+            "large": lambda d: d.__setitem__("large", large),
+            "batch": lambda d: d.update(batch),
+            "delete": lambda d: d.__delitem__("afterwards"),
+            "flush": lambda d: d.flush(),
+        }.items():
+            assert self.do(f"{what} after room was made", change), "there is room, and a write is refused"
+
+
+def outcome_of(work: Callable[[], object]) -> str:
+    """How a child that does this ends: done, the name of an error of ours, or of the signal that killed it."""
+
+    def attempt() -> str:
+        faulthandler.disable()
+        try:
+            work()
+        except PersistDictError as error:
+            return type(error).__name__
+        return "done"
+
+    pid, reading = in_child(attempt)
+    try:
+        return str(answer_of(pid, reading, "a child on the full disk"))
+    except AssertionError as error:
+        status = re.search(r"ended with status (\d+)", str(error))
+        if status and os.WIFSIGNALED(int(status[1])):
+            return signal.Signals(os.WTERMSIG(int(status[1]))).name
+        raise
+
+
+def occupy(path: str, size: int) -> None:
+    """A file that takes so much room."""
+    with open(path, "wb") as file:
+        if size > 0:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def compare(d: PersistDict[Any, Any], model: Model, when: str) -> None:
+    """All ways of reading give what was acknowledged."""
+    items = list(d.items())
+    found = dict(items)
+    differing = [key for key in model.keys() | found.keys() if model.get(key) != found.get(key)]
+    assert not differing, (
+        f"{when}: {len(differing)} entries differ, such as {differing[0]!r}: acknowledged "
+        f"{str(model.get(differing[0]))[:40]}, found {str(found.get(differing[0]))[:40]}"
+    )
+    assert [key for key, _ in items] == list(d) == list(model), f"{when}: another order, or a key twice"
+    assert len(d) == len(model), f"{when}: len says {len(d)}, and there are {len(model)}"
+    for key in list(model)[:: max(1, len(model) // 50)]:
+        assert d[key] == model[key] and key in d, f"{when}: {key!r} reads otherwise alone"
+
+
+def fill_once(
+    folder: str, number: int, arguments: tuple[str, str, str], draw: random.Random, did: Counter[str]
+) -> None:
+    filesystem, durability, fault = arguments
+    disk = Disk(folder, filesystem, ROOM + BALLAST + (8 << 20))
+    disk.mount()
+    this = Round(disk, draw, durability, fault, did)
+    sizes = [[60_000, 9_000, 2_500, 300], [200_000, 20_000, 1000], [2_500, 100], [300]][number % 4]
+    this.fill(sizes, 8 if number % 3 == 2 else 1)
+    this.compare("on the full disk")
+    this.write_in_every_way()
+    this.compare("after writes on the full disk")
+    this.make_another()
+    this.read_from_many_threads()
+    this.delete_in_every_way()
+    this.compare("after deletes on the full disk")
+    this.fill(sizes, 1)
+    this.compare("on the disk filled again")
+    os.unlink(this.ballast)
+    this.write_again()
+    this.compare("after room was made")
+    this.fill(sizes[:2], 1)
+    this.do("clear", lambda d: d.clear())
+    this.compare("after clear")
+    os.unlink(this.filler)
+    this.write_again()
+    this.d.close()
+    ask_child(lambda: this.compare_anew("at the end"), "the last process")
+    ask_child(lambda: verify(this.folder, folder), "the verifier")
+    disk.remove()
+    did["rounds"] += 1
+
+
+def verify(store: str, scratch: str) -> None:
+    """LMDB's verifier on copies."""
+    for path in glob(os.path.join(store, "**", "data.mdb"), recursive=True):
+        with tempfile.TemporaryDirectory(dir=scratch) as copy:
+            shutil.copy(path, copy)
+            faults = verified(copy)
+            assert not faults, f"{os.path.relpath(path, store)}: {faults[:3]}"
+
+
+def main() -> None:
+    folder, rounds, filesystem, durability, fault = [*sys.argv[1:], ""][:5]
+    folder = os.path.realpath(folder)
+    os.makedirs(folder, exist_ok=True)
+    hush()
+    preload()
+    keep_mounts_private()
+    drawn = seed()
+    draw = random.Random(drawn)
+    did: Counter[str] = Counter()
+    for number in range(int(rounds)):
+        try:
+            fill_once(folder, number, (filesystem, durability, fault), draw, did)
+        except AssertionError as error:
+            if not fault:
+                raise AssertionError(f"round {number}, seed {drawn}: {error}") from error
+            finish({**did, "noticed": str(error).splitlines()[-1][:300]})
+    finish({**did, "seed": drawn})
+
+
+if __name__ == "__main__":
+    main()
