@@ -1,8 +1,8 @@
 """A small disk is filled to the last byte by a dictionary, and made room on again, while everything is compared.
 
 On the full disk a write is done or is refused, and then has changed nothing; what is refused with another error than
-DiskFullError is counted. Reads go on, in other processes too; deletes are tried and counted. When a file of somebody else is removed, the same handle writes
-again. What was acknowledged is there all the time, and after opening anew.
+DiskFullError is counted. Reads go on, in other processes too; deletes are tried and counted. When a file of somebody
+else is removed, the same handle writes again. What was acknowledged is there all the time, and after opening anew.
 
     full.py FOLDER ROUNDS FILESYSTEM DURABILITY [FAULT]
 """
@@ -16,17 +16,16 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from glob import glob
 from typing import Any
 
 from drivers.disks import Disk, keep_mounts_private
-from drivers.running import answer_of, ask_child, finish, hush, in_child, preload, seed, verified
+from drivers.running import answer_of, ask_child, finish, hush, in_child, preload, seed, verify_copies
+from drivers.script import Model
 
 from persistdict import PersistDict, PersistDictError
 from persistdict.errors import DiskFullError
@@ -40,20 +39,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "interval": {"durability": "interval", "sync_interval": 0.1},
 }
 FAULTS = ["wrong class", "write lost", "delete undone", "half done"]
-
-
-class Model(dict[Any, Any]):
-    """What the dictionary should hold."""
-
-    def set(self, key: Any, value: Any, **_: Any) -> None:
-        self[key] = value
-
-    def delete_many(self, keys: list[Any]) -> None:
-        for key in keys:
-            self.pop(key, None)
-
-    def flush(self) -> None:
-        pass
 
 
 class Round:
@@ -91,7 +76,9 @@ class Round:
                 error = OSError(*error.args)
             if self.fault == "half done":
                 self.model["half"] = 1
-            assert isinstance(error, PersistDictError), f"{what} on the full disk raised {type(error).__name__}: {error}"
+            assert isinstance(error, PersistDictError), (
+                f"{what} on the full disk raised {type(error).__name__}: {error}"
+            )
             self.did[f"{what}: refused"] += 1
             if type(error) is not DiskFullError:
                 self.did["refused with another error"] += 1
@@ -274,18 +261,9 @@ def fill_once(
     this.write_again()
     this.d.close()
     ask_child(lambda: this.compare_anew("at the end"), "the last process")
-    ask_child(lambda: verify(this.folder, folder), "the verifier")
+    ask_child(lambda: verify_copies(this.folder, folder), "the verifier")
     disk.remove()
     did["rounds"] += 1
-
-
-def verify(store: str, scratch: str) -> None:
-    """LMDB's verifier on copies."""
-    for path in glob(os.path.join(store, "**", "data.mdb"), recursive=True):
-        with tempfile.TemporaryDirectory(dir=scratch) as copy:
-            shutil.copy(path, copy)
-            faults = verified(copy)
-            assert not faults, f"{os.path.relpath(path, store)}: {faults[:3]}"
 
 
 def main() -> None:

@@ -40,8 +40,9 @@ struct control {
     uint32_t count;  /* calls since it was armed */
     uint32_t fired;  /* faults since it was armed */
     uint32_t call;   /* what the first fault hit, an enum call */
-    uint32_t note;   /* the driver's own */
-    char path[480];  /* and which file */
+    uint32_t then;   /* what the note was then */
+    uint32_t note;   /* the driver's own number */
+    char path[476];  /* the file that the first fault hit */
 };
 
 static struct control *control;
@@ -79,6 +80,7 @@ static enum verdict judge(enum call call, const char *path) {
     if (control->mode == COUNT || (control->sticky ? count < control->at : count != control->at)) return GO;
     if (__atomic_fetch_add(&control->fired, 1, __ATOMIC_SEQ_CST) == 0) {
         control->call = call;
+        control->then = control->note;
         strncpy(control->path, path, sizeof control->path - 1);
     }
     int writes = call == WRITE || call == PWRITE || call == WRITEV || call == PWRITEV;

@@ -1,11 +1,11 @@
 """Writers whose transactions are numbered, and from what is left of them after a power cut: how many are left.
 
-The n-th transaction of a writer follows from the seed, the writer, n, and what the writer had stored before. Every value
-names its writer, the number of its transaction and its own size, and carries a checksum. So what is in the store tells
-whether it is what the writer had after exactly n transactions, for one n: nothing lost before, nothing kept after.
+The n-th transaction of a writer follows from the seed, the writer, n, and what the writer had stored before. Every
+value names its writer, the number of its transaction and its own size, and carries a checksum. So what is in the store
+tells whether it is what the writer had after exactly n transactions, for one n: nothing lost before, nothing kept after.
 
-Each writer keeps a journal of what returned and when, by the clock that all processes share; it is not on the disk whose
-power is cut.
+Each writer keeps a journal of what returned and when, by the clock that all processes share; it is not on the disk
+whose power is cut.
 """
 
 from __future__ import annotations
@@ -62,7 +62,12 @@ def recognised(value: Any) -> Written:
 
 def own_key(writer: int, number: int) -> Any:
     """One of the keys of a writer; one in five is longer than LMDB's keys can be."""
-    kinds: list[Any] = [f"w{writer} {number}", writer * 1000 + number, ("w", writer, number), b"w%d %d" % (writer, number)]
+    kinds: list[Any] = [
+        f"w{writer} {number}",
+        writer * 1000 + number,
+        ("w", writer, number),
+        b"w%d %d" % (writer, number),
+    ]
     return kinds[number % 5] if number % 5 < 4 else f"w{writer} {number} " + "long " * 120
 
 

@@ -16,7 +16,6 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -27,7 +26,7 @@ from typing import Any
 from drivers import shim
 from drivers.disks import Disk, keep_mounts_private
 from drivers.numbered import Journal, Plan, perform
-from drivers.running import WATCHDOG, ask_child, finish, preload, seed, verified
+from drivers.running import WATCHDOG, ask_child, finish, preload, seed, verify_copies
 from drivers.survivors import Findings, judge
 
 from persistdict import PersistDict
@@ -155,17 +154,6 @@ def kill(pids: list[int]) -> None:
 # Checking
 
 
-def verify(store: str, scratch: str) -> None:
-    """LMDB's verifier on copies of the files that are kept over a cut."""
-    for path in glob(os.path.join(store, "**", "data.mdb"), recursive=True):
-        if "recent-" in os.path.relpath(path, store):
-            continue
-        with tempfile.TemporaryDirectory(dir=scratch) as copy:
-            shutil.copy(path, copy)
-            faults = verified(copy)
-            assert not faults, f"{os.path.relpath(path, store)}: {faults[:3]}"
-
-
 def check(store: str, scratch: str, durability: str, *known: Any) -> Findings:
     """Open and compare; then show that the store can be written, and verify it once more."""
     with PersistDict(store, background_thread=False, **OPTIONS[durability]) as d:  # False: an integrity pass, now
@@ -175,7 +163,7 @@ def check(store: str, scratch: str, durability: str, *known: Any) -> Findings:
         d["written by the checker"] = 1
         d.flush()  # raises what the integrity pass has found
         assert d.pop("written by the checker") == 1
-    ask_child(lambda: verify(store, scratch), "the verifier after the check")
+    ask_child(lambda: verify_copies(store, scratch), "the verifier after the check")
     return findings
 
 
@@ -245,7 +233,7 @@ class Cuts:
         ]
         window = None if self.durability == "commit" else INTERVAL + SLACK
         if self.fault != "same boot":  # for it, what is read first matters
-            ask_child(lambda: verify(self.store, self.folder), "the verifier")
+            ask_child(lambda: verify_copies(self.store, self.folder), "the verifier")
         known = self.plans, self.shared, journals, cut, window
         answer = ask_child(lambda: check(self.store, self.folder, self.durability, *known), "the checker")
         findings = Findings(*answer)

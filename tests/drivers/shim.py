@@ -18,8 +18,8 @@ CALLS = [
     "none", "open", "write", "pwrite", "writev", "pwritev", "fdatasync", "fsync", "msync", "ftruncate", "rename",
     "mkdir",
 ]  # fmt: skip
-FIELDS = struct.Struct("<8I480s")
-NOTE = 7  # the place of the driver's own field
+FIELDS = struct.Struct("<9I476s")
+NOTE = 8  # the place of the driver's own field
 
 
 def compiler() -> str | None:
@@ -59,7 +59,7 @@ class Control:
 
     def arm(self, mode: str, at: int = 0, *, sticky: bool = False) -> None:
         """Let the call of this number fail, counting from now; `count` and `lie` need none."""
-        self._map[:] = FIELDS.pack(1, MODES.index(mode), sticky, at, 0, 0, 0, self.note, b"")
+        self._map[:] = FIELDS.pack(1, MODES.index(mode), sticky, at, 0, 0, 0, 0, self.note, b"")
 
     def disarm(self) -> None:
         self._set(0, 0)
@@ -83,9 +83,14 @@ class Control:
     @property
     def hit(self) -> str:
         """The call and the file that the first fault hit."""
-        path = FIELDS.unpack(self._map[:])[8].rstrip(b"\0").decode()
+        path = FIELDS.unpack(self._map[:])[9].rstrip(b"\0").decode()
         below = os.environ["IOFAULTS_FOLDER"]
         return f"{CALLS[self._get(6)]} of {os.path.relpath(path, below) if path else '?'}"
+
+    @property
+    def hit_note(self) -> int:
+        """What the driver's own number was when the first fault hit."""
+        return self._get(7)
 
     @property
     def note(self) -> int:

@@ -59,8 +59,8 @@ def judge(
     floors = [floor_of(plan, journals, cut, window) for plan in plans]
     for plan, fit, floor in zip(plans, fits, floors, strict=True):
         assert fit[-1] >= floor, (
-            f"writer {plan.writer} has lost what must have been on the disk: it had returned from {floor}, and there is "
-            f"the state after {fit[-1]}"
+            f"writer {plan.writer} has lost what must have been on the disk: it had returned from {floor}, and what is "
+            f"there is the state after {fit[-1]}"
         )
     _check_moment(fits, plans, journals)
     now_shared = _judge_shared(batch, fits, plans, shared, journals)
