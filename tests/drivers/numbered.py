@@ -2,7 +2,7 @@
 
 The n-th transaction of a writer follows from the seed, the writer, n, and what the writer had stored before. Every
 value names its writer, the number of its transaction and its own size, and carries a checksum. So what is in the store
-tells whether it is what the writer had after exactly n transactions, for one n: nothing lost before, nothing kept after.
+tells whether it is what the writer had after exactly n transactions, for one n.
 
 Each writer keeps a journal of what returned and when, by the clock that all processes share; it is not on the disk
 whose power is cut.
