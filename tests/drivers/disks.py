@@ -9,7 +9,6 @@ last process of the driver is gone, however it ends.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import shutil
 import struct
@@ -77,6 +76,8 @@ class Disk:
 
     def cut(self) -> None:
         """Cut the power: what was not synced is gone, and nothing can be written any more until it is mounted again."""
+        import fcntl
+
         fd = os.open(self.place, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))

@@ -163,6 +163,7 @@ def check(store: str, scratch: str, durability: str, *known: Any) -> Findings:
         d["written by the checker"] = 1
         d.flush()  # raises what the integrity pass has found
         assert d.pop("written by the checker") == 1
+        d.flush()
     ask_child(lambda: verify_copies(store, scratch), "the verifier after the check")
     return findings
 
@@ -272,6 +273,7 @@ def main() -> None:
         except AssertionError as error:
             if not fault:
                 raise AssertionError(f"cut {number}, seed {rounds.seed}: {error}") from error
+            os.unlink(rounds.disk.image)
             finish({**rounds.counts(), "noticed": str(error).splitlines()[-1][:300]})
     rounds.disk.remove()
     finish({**rounds.counts(), "seconds": round(time.perf_counter() - before, 1)})
