@@ -225,7 +225,7 @@ int renameat(int from_folder, const char *from, int to_folder, const char *to) {
 
 int mkdir(const char *path, mode_t mode) {
     REAL(int, "mkdir", const char *, mode_t);
-    WHOLE(judge(MKDIR, path), real(path, mode))
+    WHOLE(access(path, F_OK) ? judge(MKDIR, path) : GO, real(path, mode)) /* if it exists, nothing is to be written */
 }
 
 /* To which file a mapped address belongs. */

@@ -133,6 +133,7 @@ def fork(work: Any, *args: Any) -> int:
     pid = os.fork()
     if pid:
         return pid
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody goes on after the death of the driver
     try:
         work(*args)
     except BaseException:
