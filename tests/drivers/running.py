@@ -7,10 +7,12 @@ its counts, as the last thing; whatever else comes out of it, on either stream, 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import logging
 import os
+import re
 import select
 import shutil
 import signal
@@ -149,6 +151,27 @@ def answer_of(pid: int, reading: int, what: str = "a child") -> Any:
 def ask_child(work: Callable[[], object], what: str = "a child") -> Any:
     """Run `work` in a forked child and return what it returns."""
     return answer_of(*in_child(work), what)
+
+
+def outcome_of(work: Callable[[], object], error_type: type[Exception]) -> str:
+    """How a child that does this ends: done, the name of an error of this type, or of the signal that killed it."""
+
+    def attempt() -> str:
+        faulthandler.disable()
+        try:
+            work()
+        except error_type as error:
+            return type(error).__name__
+        return "done"
+
+    pid, reading = in_child(attempt)
+    try:
+        return str(answer_of(pid, reading, "a child that may be killed"))
+    except AssertionError as error:
+        status = re.search(r"ended with status (\d+)", str(error))
+        if status and os.WIFSIGNALED(int(status[1])):
+            return signal.Signals(os.WTERMSIG(int(status[1]))).name
+        raise
 
 
 def abort(pids: list[int], message: str) -> NoReturn:
