@@ -58,6 +58,7 @@ SCRIPT: list[Operation] = [
     ("clear", lambda d: d.clear()),
     ("update again", lambda d: d.update({i: LARGE[: i * 1000] for i in range(60)})),
     ("popitem", lambda d: d.popitem()),
+    ("set at last", lambda d: d.__setitem__("last", 1)),
     ("close again", lambda d: None),
 ]
 
@@ -98,7 +99,7 @@ class Worker:
             elif name.startswith("close"):
                 self.d.close()
                 self.d = None
-            elif not (self.fault == "write lost" and name == "shrink"):
+            elif not (self.fault == "write lost" and name == "set at last"):
                 change(self.d)
         except PersistDictError as error:
             if self.fault == "wrong class":
