@@ -89,6 +89,14 @@ class Disk:
         status = os.statvfs(self.place)
         return status.f_bavail * status.f_frsize
 
+    def occupy(self, name: str, size: int) -> str:
+        """Make a file that takes so much room; returns its path."""
+        path = os.path.join(self.place, name)
+        with open(path, "wb") as file:
+            if size > 0:
+                os.posix_fallocate(file.fileno(), 0, size)
+        return path
+
     def remove(self) -> None:
         """Unmount, and remove the image."""
         self.unmount()

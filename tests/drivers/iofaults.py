@@ -225,8 +225,8 @@ class Enumeration:
 def main() -> None:
     folder, stride, durability, fault = [*sys.argv[1:], ""][:4]
     folder = os.path.realpath(folder)
-    os.makedirs(folder, exist_ok=True)
     below = os.path.join(folder, "below")
+    os.makedirs(below, exist_ok=True)
     if not shim.is_loaded():
         shim.start_anew(folder, below)
     hush()

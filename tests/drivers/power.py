@@ -26,7 +26,7 @@ from typing import Any
 from drivers import shim
 from drivers.disks import Disk, keep_mounts_private
 from drivers.numbered import Journal, Plan, perform
-from drivers.running import WATCHDOG, ask_child, finish, preload, seed, verify_copies
+from drivers.running import WATCHDOG, ask_child, die_with_parent, finish, preload, seed, verify_copies
 from drivers.survivors import Findings, judge
 
 from persistdict import PersistDict
@@ -133,7 +133,7 @@ def fork(work: Any, *args: Any) -> int:
     pid = os.fork()
     if pid:
         return pid
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody goes on after the death of the driver
+    die_with_parent()
     try:
         work(*args)
     except BaseException:

@@ -7,6 +7,7 @@ its counts, as the last thing; whatever else comes out of it, on either stream, 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import json
@@ -105,6 +106,11 @@ def hush() -> None:
         from loguru import logger
 
         logger.disable("persistdict")
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent is gone. Linux only."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def in_child(work: Callable[[], object]) -> tuple[int, int]:
