@@ -38,8 +38,7 @@ from drivers.script import Model
 from persistdict import PersistDict, PersistDictError
 from persistdict.errors import DiskFullError, MaintenanceError, StoreError
 
-ROOM = 5 << 20  # bytes for the dictionary at first
-BALLAST = 4 << 20  # bytes that are freed later
+ROOM, BALLAST = 5 << 20, 4 << 20  # bytes for the dictionary at first, and bytes that are freed later
 READERS = 80  # a page of the table has places for fewer
 PATIENCE = 10.0  # seconds after which the handle must write again
 OPTIONS: dict[str, dict[str, Any]] = {
