@@ -46,16 +46,7 @@ def judge(
 
     Raises AssertionError if anything is lost, undead, damaged or from another moment than the rest.
     """
-    found = {key: recognised(value) for key, value in items}
-    assert len(found) == len(items), "a key was iterated twice"
-    left = dict(found)
-    fits = []
-    for plan, journal in zip(plans, journals, strict=True):
-        own = {own_key(plan.writer, number) for number in range(OWN)}
-        mine = {key: left.pop(key) for key in found if key in own}
-        fits.append(numbers_that_fit(plan, mine, max(journal, default=plan.number) + 1))
-    batch = {key: left.pop(key) for key in SHARED if key in left}
-    assert not left, f"entries that nobody wrote: {list(left)[:5]}"
+    fits, batch = _sorted_out(items, plans, journals)
     floors = [floor_of(plan, journals, cut, window) for plan in plans]
     for plan, fit, floor in zip(plans, fits, floors, strict=True):
         assert fit[-1] >= floor, (
@@ -75,6 +66,23 @@ def judge(
         fit[0] > max(journal, default=plan.number) for fit, journal, plan in zip(fits, journals, plans, strict=True)
     )
     return Findings([fit[-1] for fit in fits], now_shared, len(gone), oldest, under_way, len(items))
+
+
+def _sorted_out(
+    items: list[tuple[Any, Any]], plans: list[Plan], journals: Journals
+) -> tuple[list[list[int]], dict[str, Written]]:
+    """For each writer the numbers that fit, and what the shared keys hold."""
+    found = {key: recognised(value) for key, value in items}
+    assert len(found) == len(items), "a key was iterated twice"
+    left = dict(found)
+    fits = []
+    for plan, journal in zip(plans, journals, strict=True):
+        own = {own_key(plan.writer, number) for number in range(OWN)}
+        mine = {key: left.pop(key) for key in found if key in own}
+        fits.append(numbers_that_fit(plan, mine, max(journal, default=plan.number) + 1))
+    batch = {key: left.pop(key) for key in SHARED if key in left}
+    assert not left, f"entries that nobody wrote: {list(left)[:5]}"
+    return fits, batch
 
 
 def numbers_that_fit(plan: Plan, mine: dict[Any, Written], most: int) -> list[int]:
