@@ -6,15 +6,23 @@ its counts, as the last thing; whatever else comes out of it, on either stream, 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import faulthandler
 import gc
 import json
+import logging
 import os
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -91,6 +99,20 @@ def preload() -> None:
     import persistdict.stores.memory  # noqa: F401
 
 
+def hush() -> None:
+    """Let the dictionaries log nothing, where what fails is part of the plan."""
+    logging.getLogger("persistdict").setLevel(logging.CRITICAL + 1)
+    with contextlib.suppress(ImportError):
+        from loguru import logger
+
+        logger.disable("persistdict")
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent is gone. Linux only."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def in_child(work: Callable[[], object]) -> tuple[int, int]:
     """Fork, run `work` in the child, and have it send what that returns as JSON. Returns pid and pipe."""
     reading, writing = os.pipe()
@@ -135,6 +157,27 @@ def answer_of(pid: int, reading: int, what: str = "a child") -> Any:
 def ask_child(work: Callable[[], object], what: str = "a child") -> Any:
     """Run `work` in a forked child and return what it returns."""
     return answer_of(*in_child(work), what)
+
+
+def outcome_of(work: Callable[[], object], error_type: type[Exception]) -> str:
+    """How a child that does this ends: done, the name of an error of this type, or of the signal that killed it."""
+
+    def attempt() -> str:
+        faulthandler.disable()
+        try:
+            work()
+        except error_type as error:
+            return type(error).__name__
+        return "done"
+
+    pid, reading = in_child(attempt)
+    try:
+        return str(answer_of(pid, reading, "a child that may be killed"))
+    except AssertionError as error:
+        status = re.search(r"ended with status (\d+)", str(error))
+        if status and os.WIFSIGNALED(int(status[1])):
+            return signal.Signals(os.WTERMSIG(int(status[1]))).name
+        raise
 
 
 def abort(pids: list[int], message: str) -> NoReturn:
@@ -201,3 +244,17 @@ def verified(folder: str) -> list[str]:
 
     gc.collect()
     return list(verify(folder))
+
+
+def verify_copies(store: str, scratch: str) -> None:
+    """Let the verifier look at copies of the files of a store that nobody writes; not at those of one boot only.
+
+    A damaged file may kill the verifier: call it in a child. Raises AssertionError with what it found.
+    """
+    for path in glob(os.path.join(store, "**", "data.mdb"), recursive=True):
+        name = os.path.relpath(path, store)
+        if not name.startswith("recent-"):
+            with tempfile.TemporaryDirectory(dir=scratch) as copy:
+                shutil.copy(path, copy)
+                faults = verified(copy)
+                assert not faults, f"{name}: {faults[:3]}"
