@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable
 
-from persistdict.errors import ClosedError, CorruptEntryError, MaintenanceError
+from persistdict.errors import ClosedError, CorruptEntryError, DiskFullError, MaintenanceError
 from persistdict.forking import is_held_here
 from persistdict.log import Log
 from persistdict.store import Store
@@ -60,7 +60,10 @@ def run_once(store: Store, log: Log, proceed: Callable[[], bool] = _go_on, *, ch
     """
     store.tidy()
     store.sync()
-    store.flush_touched(store.clock())
+    try:
+        store.flush_touched(store.clock())
+    except DiskFullError as error:
+        log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
     removed = expire_all(store, proceed)
     if removed:
         log.info(f"removed {removed} entries that were over")

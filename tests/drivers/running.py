@@ -202,8 +202,9 @@ def faults_of(dictionary: Any) -> list[str]:
     from persistdict.stores.lmdb.rows import DEADLINE
 
     store = dictionary._store
+    store.sync()
     faults = check_all(store)
-    txn = store.begin()
+    txn = store.begin_data()
     index = {}  # seq -> deadline
     for _, raw in txn.cursor(store.k):
         for seq, deadline in parse_index(bytes(raw)):

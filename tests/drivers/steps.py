@@ -26,6 +26,7 @@ from persistdict import PersistDict
 
 HOME = str(Path(persistdict.__file__).parent)
 LARGE = "large" * 10_000
+MANY = {f"many {n}": n for n in range(600)}  # so many that they go past the recent writes
 START = {"a": 1, "b": [2], "large": LARGE, "c": 3}
 
 Dictionary = PersistDict[Any, Any]
@@ -55,6 +56,9 @@ OPERATIONS: dict[str, tuple[Callable[[Dictionary], Any], Callable[[dict[Any, Any
     "pop": (lambda d: d.pop("a"), lambda m: m.pop("a")),
     "batch": (batch, lambda m: batch(m)),
     "delete many": (lambda d: d.delete_many(["a", "large", "?"]), lambda m: (m.pop("a"), m.pop("large"))),
+    "many": (lambda d: d.update(MANY), lambda m: m.update(MANY)),
+    "flush": (lambda d: (batch(d), d.flush()), lambda m: batch(m)),
+    "gone": (lambda d: (d.pop("large"), d.flush()), lambda m: m.pop("large")),
     "clear": (lambda d: d.clear(), lambda m: m.clear()),
     "touch": (lambda d: (d["a"], d["large"], d.flush()), lambda m: None),
     "close": (lambda d: (d["a"], d.close()), lambda m: None),

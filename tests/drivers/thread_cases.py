@@ -99,7 +99,7 @@ def close_during_writes(folder: str, rounds: int) -> dict[str, Any]:
         together(*(lambda d=d, i=i: write(d, i) for i in range(3)), close)  # type: ignore[misc]
         faults = faults_of(keep)
         assert not faults, faults
-        names = {bytes(name).decode(errors="replace") for name, _ in keep._store.begin().cursor()}
+        names = {bytes(name).decode(errors="replace") for name, _ in keep._store.begin_data().cursor()}
         assert names == {"k", "e", "v", "x", "a", "info"}, f"a write went into the main database: {names}"
     keep.close()
     assert not verified(folder)
@@ -322,7 +322,7 @@ def stopped_reader(folder: str, rounds: int) -> dict[str, Any]:
 
     def read() -> None:
         inherited: Dictionary = PersistDict(folder, background_thread="disabled")
-        txn = inherited._store.begin()
+        txn = inherited._store.begin_data()
         os.write(writing, b".")
         signal.pause()
         del txn
@@ -335,6 +335,7 @@ def stopped_reader(folder: str, rounds: int) -> dict[str, Any]:
         before = os.stat(path).st_size
         for n in range(rounds):
             d.update(dict.fromkeys(range(50), str(n) + "y" * 3000))
+            d.flush()
         return os.stat(path).st_size - before
 
     os.kill(pid, signal.SIGSTOP)

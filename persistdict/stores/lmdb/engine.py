@@ -12,6 +12,7 @@ reader slots.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 from threading import get_ident
@@ -27,6 +28,7 @@ __all__ = ["RETRIES", "Engine", "MapFull", "NotOpen", "raise_not_open", "transla
 
 T = TypeVar("T")
 
+NEARLY_NOTHING = 1 << 20  # bytes
 RETRIES = 30  # the map doubles at each; more would not fit into 64 bits
 
 
@@ -200,14 +202,25 @@ class Engine:
 
 def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Exception:
     """An error of LMDB as one of ours."""
-    code = getattr(error, "code", 0) or 0
-    if code in (errno.ENOSPC, errno.EDQUOT):
+    code = max(0, getattr(error, "code", 0) or 0)  # LMDB's own codes are negative
+    if code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and _is_full(place)):
         return DiskFullError(code, "no space is left on the disk; nothing was changed by this write", place)
     if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError)):
         return NotAStoreError(f"{place} holds a file that is not a database of this kind: {error}")
     if opening:
         return OpenError(code or errno.EIO, f"cannot open the store: {error}", place)
     return StoreError(code or errno.EIO, f"the store failed: {error}", place)
+
+
+def _is_full(folder: str) -> bool:
+    """Whether the disk is as good as full. LMDB makes an I/O error of a write that came to an end half way."""
+    if not hasattr(os, "statvfs"):
+        return False
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return False
+    return min(status.f_bavail, status.f_bfree) * status.f_frsize < NEARLY_NOTHING
 
 
 def was_remapped(error: lmdb.Error) -> bool:

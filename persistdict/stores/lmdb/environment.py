@@ -16,11 +16,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, TypeVar
 
 import lmdb
 
-from persistdict.errors import ClosedError, NotAStoreError, OpenError, PersistDictError
+from persistdict.errors import ClosedError, DiskFullError, NotAStoreError, OpenError, PersistDictError
 from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout
@@ -93,6 +94,8 @@ class Environment:
             except OSError as error:
                 if isinstance(error, PersistDictError):
                     raise
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise DiskFullError(error.errno, "no space is left to open the store", self.folder) from error
                 raise OpenError(error.errno, f"cannot open the store: {error.strerror}", self.folder) from error
             finally:
                 self.recent.free()
@@ -157,6 +160,8 @@ class Environment:
         """Do what makes a repetition worth while, or raise the error as one of ours."""
         if isinstance(error, NotOpen):
             self._reopen()
+        elif isinstance(error, lmdb.PanicError) and attempt == 1:
+            self._abandon(error)
         elif attempt > RETRIES:
             raise translated(error, self.folder) from error
         elif isinstance(error, MapFull):
@@ -173,6 +178,17 @@ class Environment:
                     pass
         else:
             raise translated(error, self.folder) from error
+
+    def _abandon(self, error: lmdb.Error) -> None:
+        """Close environments that LMDB uses no more after a failed write of its root; the next use opens them anew."""
+        if self.data.writing == get_ident():
+            raise translated(error, self.folder) from error
+        with self.data.lock, self.recent.lock:
+            wedged = [engine.raw for engine in (self.data, self.recent)]
+            self._forget(raise_not_open)
+            for raw in wedged:
+                if raw is not None:
+                    raw.close()
 
     def tidy(self) -> None:
         """Take back the slots of readers that died; they would keep old pages from being used again."""

@@ -12,6 +12,7 @@ everybody, because LMDB follows links: whoever can plant one there chooses which
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -37,7 +38,7 @@ def prepare(path: str) -> str:
     """
     folder = os.path.realpath(path)
     try:
-        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        _make_parents(os.path.dirname(folder))
         os.mkdir(folder, 0o700)
     except FileExistsError:
         if not os.path.isdir(folder):
@@ -50,6 +51,18 @@ def prepare(path: str) -> str:
         raise UnsafePathError(errno.EPERM, "the folder is writable by everybody; choose another or chmod o-w", folder)
     check_files(folder)
     return folder
+
+
+def _make_parents(folder: str) -> None:
+    """Make a folder and those above it, durably."""
+    missing = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for new in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(new)
+        sync_folder(os.path.dirname(new))
 
 
 def check_files(folder: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import lmdb
 
 from persistdict.errors import NotAStoreError
-from persistdict.stores.lmdb.folder import identity
+from persistdict.stores.lmdb.folder import LOCK, identity
 
 __all__ = ["find_or_open", "forget_inherited", "is_open", "open_raw", "share", "unshare"]
 
@@ -25,6 +25,7 @@ MAX_DBS = 32
 MAX_READERS = 1024
 LARGEST_MAP = 1 << 36  # address space only, which 2000 open dictionaries share; it doubles when it is full
 SMALLEST_MAP = 1 << 26
+LOCK_SIZE = 68 << 10  # bytes of lock.mdb: room for MAX_READERS and a little more
 
 Identity = tuple[int, int]
 _ours: dict[Identity, lmdb.Environment] = {}
@@ -55,6 +56,7 @@ def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environm
         "lib_version": 0,  # LMDB 0.9: the proven engine and file format
         **special,
     }
+    _reserve(os.path.join(folder, LOCK))
     try:
         return lmdb.open(os.fsencode(folder), **options)
     except lmdb.Error as error:
@@ -64,6 +66,27 @@ def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environm
     # `forget_inherited`), and with it stays py-lmdb's mark that the files are open.
     with _untied_identity():
         return lmdb.open(os.fsencode(folder), **options)
+
+
+def _reserve(path: str) -> None:
+    """Give a lock file its blocks on the disk: a mapped file with holes kills who touches one while the disk is full.
+
+    Does nothing where it has them: to open and close the file drops the locks that an environment of this process,
+    which somebody is letting go of just now, may still have on it. Raises OSError where there is no space.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        status = os.stat(path)
+        if status.st_blocks * 512 >= status.st_size > 0:
+            return
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, os.fstat(fd).st_size or LOCK_SIZE)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
