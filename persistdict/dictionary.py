@@ -38,7 +38,7 @@ from persistdict.log import Log
 from persistdict.maintenance import Keeper, expire_all, keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
-from persistdict.store import ABSENT, Item, Record, Store, Transaction
+from persistdict.store import ABSENT, Item, Receipt, Record, Store, Transaction
 
 __all__ = ["PersistDict"]
 
@@ -61,6 +61,7 @@ _OWN_ATTRIBUTES = frozenset(
         "_log",
         "_front",
         "_fast_type",
+        "_confirms",
         "_write_lock",
         "_store",
         "_finalizer",
@@ -164,6 +165,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         self._log = Log(options.label, options.verbose)
         self._front = Front(_cache(options.caching))
         self._fast_type = str if self._keys.plain else None  # keys of exactly this type are encoded in place
+        self._confirms = options.durability == "commit"
         self._write_lock = threading.RLock()
         self._store = cast(Store, _Unopened(self))
         self._finalizer: Any = None
@@ -427,6 +429,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                     front.wrote(commit, kept_as, (blob, tag, seq, commit, until), len(kb) + len(blob))
             finally:
                 front.writing = False
+        if self._confirms:
+            self._store.confirm(commit)
 
     def set(self, key: K, value: V, *, ttl: float | timedelta | None = _MISSING) -> None:
         """Set an entry, as `d[key] = value` does, with a time to live of its own.
@@ -593,9 +597,12 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                 done = change()
                 if done:
                     account(front, done)
-                return done
             finally:
                 front.writing = False
+        if done and self._confirms:
+            commit = done.id if isinstance(done, Receipt) else done
+            self._store.confirm(commit if type(commit) is int else self._store.begin().id())
+        return done
 
     # Like dict
 

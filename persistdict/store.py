@@ -246,6 +246,12 @@ class Store(abc.ABC):
     def sync(self) -> None:  # noqa: B027 - most stores have nothing to wait for
         """Make durable what was written before, by whatever handle or process."""
 
+    def confirm(self, commit: int) -> None:  # noqa: B027 - most stores promise nothing more
+        """Wait until this handle's commit of that id is durable, if the handle promises so; the id is a receipt's.
+
+        If it cannot be made durable, it is undone (unless it was overwritten meanwhile) and the error is raised.
+        """
+
     def on_unsynced(self, call: Callable[[float], bool]) -> None:  # noqa: B027 - see `sync`
         """Have `call(seconds)` called when something was written that `sync` should make durable within so long.
 

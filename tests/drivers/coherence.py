@@ -51,8 +51,16 @@ def plant(d: PersistDict[Any, Any], fault: str) -> None:
             def id(self) -> int:
                 return front.mark
 
-        begin, current = store.begin, Current()
-        store.begin = lambda *args: begin(*args) if args else current
+        class Lying:
+            """The store, but for what it says of the newest commit."""
+
+            def begin(self) -> Current:
+                return Current()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(store, name)
+
+        d._store = Lying()
     elif fault == "floor stays":
         admit, wrote = front.admit, front.wrote
 

@@ -30,6 +30,7 @@ from drivers.running import WATCHDOG, ask_child, die_with_parent, finish, preloa
 from drivers.survivors import Findings, judge
 
 from persistdict import PersistDict
+from persistdict.stores.lmdb import recent
 
 SIZE = 320 << 20
 PROCESSES = [[0], [1], [2, 3]]  # writers; the last process has two threads
@@ -196,7 +197,7 @@ class Cuts:
         """The machine gets another boot id, as it does with every start."""
         if not (self.boots and self.fault == "same boot"):
             self.boots += 1
-        os.environ["PERSISTDICT_BOOT_ID"] = str(uuid.UUID(int=self.seed + self.boots))
+        recent.boot_id = lambda boot=str(uuid.UUID(int=self.seed + self.boots)): boot  # the processes are forked
 
     def round(self, number: int) -> None:
         young = not self.fault and number % 6 == 5

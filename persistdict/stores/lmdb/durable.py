@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+from persistdict.errors import PersistDictError
 from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.pair import Pair
+from persistdict.stores.lmdb.record import COUNTER_BITS, parse_record
 
 __all__ = ["MUCH", "Durable"]
 
@@ -16,13 +19,7 @@ ENOUGH = 60.0  # seconds after a drain failed from which on writers try it, and 
 
 
 class Durable(Pair):
-    """Sees to it that what is written becomes durable in time.
-
-    Attributes:
-        interval: seconds after which a write is on the disk at the latest; 0 for before it returns.
-    """
-
-    interval: float
+    """Sees to it that what is written becomes durable in time."""
 
     def paid(self) -> Environment:
         """The environment, drained if that is due; before a write, so that a failure changes nothing."""
@@ -31,20 +28,41 @@ class Durable(Pair):
             self.sync()
         return env
 
-    def owe(self, env: Environment, size: int, commit: int) -> None:
+    def owe(self, env: Environment, size: int) -> None:
         """Account for so many bytes of recent writes. The handle may be closed by now; the write is none the less."""
         env.pending += size
-        if not env.armed or not self.interval:
-            self.see_to_durability(env, commit)
+        if not env.armed:
+            self.arm(env)
 
-    def see_to_durability(self, env: Environment, commit: int) -> None:
-        """Drain at once if that was asked for; else see to it that somebody does in time."""
-        if not self.interval:
-            drain(self, self.base + commit)
-        elif not env.armed:
+    def arm(self, env: Environment) -> None:
+        """See to it that somebody drains in time."""
+        if self.interval:  # else whoever writes waits for it, see `confirm`
             env.armed = True
             if True not in [call(self.interval) for call in env.unsynced]:
                 env.due = time.monotonic() + self.interval
+
+    def confirm(self, commit: int) -> None:
+        if self.interval:
+            return
+        try:
+            drain(self, self.base + commit)
+        except PersistDictError:
+            before = self.undo.get(commit, {})
+            self.env.recent.update(self._undo, commit, before)
+            raise
+        finally:
+            self.undo.pop(commit, None)
+
+    def _undo(self, r: Any, commit: int, before: dict[bytes, bytes | None]) -> None:
+        number = self.base + commit
+        for key, raw in before.items():
+            now = r.get(key)
+            if now is None or parse_record(now[8:]).version >> COUNTER_BITS != number:
+                continue  # drained after all, or overwritten
+            if raw is None:
+                r.delete(key)
+            else:
+                r.put(key, raw)
 
     def sync(self) -> None:
         env = self.env

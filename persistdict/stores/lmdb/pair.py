@@ -43,7 +43,14 @@ _FIRST_KEY = b"\x01"  # behind the reserved rows
 class Pair(Rows):
     """Reading and writing entries across the two environments. `r` is a transaction of the recent writes, or None where
     there are none; `d` one of the data.
+
+    Attributes:
+        interval: 0 where each write is confirmed to be durable.
+        undo: what the commits that are to be confirmed have replaced: id -> key -> row.
     """
+
+    interval: float
+    undo: dict[int, dict[bytes, bytes | None]]
 
     def snapshots(self) -> tuple[Any, Any]:
         """A snapshot of the data and one of the recent writes (None: nothing is there) that belong together."""
@@ -167,8 +174,14 @@ class Pair(Rows):
             if place.record is not None:
                 ctime, key, hint = place.record.ctime, place.record.kb, place.record.hint
         raw = pack_record(tag, key, hint, version, ctime, now, blob, deadline)
-        r.put(recent_key(kb), seq + raw)
+        self.write(r, recent_key(kb), seq + raw)
         return Receipt(seq, version, self.ends(now, deadline), commit)
+
+    def write(self, r: Any, key: bytes, row: bytes) -> None:
+        """Write a row; where writes are confirmed one by one, after noting what it replaces."""
+        if not self.interval:
+            self.undo.setdefault(r.id(), {}).setdefault(key, r.get(key))
+        r.put(key, row)
 
     def _locate_to_write(self, r: Any, d: Any, kb: bytes) -> Place | None:
         """`locate`, but a recent write that is damaged is taken for one that may be replaced."""
@@ -205,7 +218,8 @@ class Pair(Rows):
 
     def _note_gone(self, r: Any, n: int, kb: bytes, place: Place, now: float) -> None:
         version = (self.base + r.id()) << COUNTER_BITS | n
-        r.put(recent_key(kb), place.slot[0] + pack_record(0, kb, b"", version, now, now, b"", 0, GONE))
+        raw = pack_record(0, kb, b"", version, now, now, b"", 0, GONE)
+        self.write(r, recent_key(kb), place.slot[0] + raw)
         self.touched.pop(place.slot[0], None)
 
     # In order of creation

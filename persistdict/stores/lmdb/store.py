@@ -43,7 +43,7 @@ class LmdbStore(Durable, Store):
         path: the folder; made if missing.
         key_size_limit: encoded keys of so many bytes and more are cropped for the index (1-511).
         idle: seconds after which an entry ends that is neither read nor written; None for never.
-        interval: seconds after which a write is on the disk at the latest; 0 for before it returns.
+        interval: seconds after which a write is on the disk at the latest; 0 for before `confirm` returns.
         clock: tells the time, seconds since the epoch.
         map_size: the size of the memory map to begin with; None for as large as the system allows.
 
@@ -68,6 +68,7 @@ class LmdbStore(Durable, Store):
         self.limit = key_size_limit
         self.idle = idle
         self.interval = interval
+        self.undo = {}
         self.clock = clock
         self._closed = False
         self.env = open_environment(path, map_size)
@@ -239,13 +240,13 @@ class LmdbStore(Durable, Store):
         env = self.env
         if env.pending > MUCH or time.monotonic() > env.due:
             self.sync()
-        if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit:
+        if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit and self.interval:
             receipt = env.recent.update(self.put_plain, kb, hint, tag, blob)
         else:
             receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when)
         env.pending += len(blob) + _OVERHEAD
-        if (not env.armed or not self.interval) and receipt is not None:
-            self.see_to_durability(env, receipt.id)
+        if not env.armed:
+            self.arm(env)
         return receipt
 
     def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
@@ -256,21 +257,21 @@ class LmdbStore(Durable, Store):
         env = self.paid()
         receipt = env.recent.update(work)
         if receipt is not None:
-            self.owe(env, _OVERHEAD, receipt.id)
+            self.owe(env, _OVERHEAD)
         return receipt
 
     def update(self, work: Callable[[Transaction], T], *, size: int = 1, whole: bool = False) -> T:
         if whole or size >= MANY:
             return write_directly(self, lambda d, number: work(DirectTransaction(self, d, number)))[0]
 
-        def in_recent(r: Any) -> tuple[T, int, int]:
+        def in_recent(r: Any) -> tuple[T, int]:
             transaction = RecentTransaction(self, r)
-            return work(transaction), transaction.written, transaction.id()
+            return work(transaction), transaction.written
 
         env = self.paid()
-        done, written, commit = env.recent.update(in_recent)
+        done, written = env.recent.update(in_recent)
         if written:
-            self.owe(env, written, commit)
+            self.owe(env, written)
         return done
 
     # Upkeep
