@@ -9,6 +9,7 @@ from persistdict.codecs import Codec, SafeCodec
 from persistdict.dictionary import PersistDict
 from persistdict.entry import Entry
 from persistdict.errors import (
+    BusyError,
     ClosedError,
     CorruptEntryError,
     DamagedEntryWarning,
@@ -30,6 +31,7 @@ from persistdict.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "BusyError",
     "ClosedError",
     "Codec",
     "CorruptEntryError",

@@ -219,7 +219,9 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     def close(self) -> None:
         """Make durable what was written, and let go of the store. May be called again.
 
-        Raises MaintenanceError, after closing, if upkeep in the background failed and nobody was told yet.
+        Raises, after closing, StoreError or DiskFullError if the last writes are not durable yet: they are there, and
+        become durable when the dictionary is opened again before the machine restarts. Raises MaintenanceError if
+        upkeep in the background failed and nobody was told yet.
         """
         store, finalizer = self._store, self._finalizer
         if isinstance(store, _Unopened):
@@ -227,9 +229,11 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             return
         if finalizer is not None and finalizer.detach():
             keeper = keeper_of(store)
-            _close_store(store, self._log, wait=True)
-            self._front.clear()
-            self._log.info("closed")
+            try:
+                _close_store(store, self._log, wait=True)
+            finally:
+                self._front.clear()
+                self._log.info("closed")
             keeper.raise_error()
 
     def __enter__(self) -> PersistDict[K, V]:
@@ -787,12 +791,14 @@ def _restore(cls: type[PersistDict[Any, Any]], options: Options) -> PersistDict[
 
 
 def _close_store(store: Store, log: Log, wait: bool = False) -> None:
-    """Write what is pending and let go; `wait` for the end of the background thread."""
+    """Make durable what was written and let go; `wait` for the end of the background thread, and raise what fails."""
     try:
         keeper_of(store).remove(store, wait=wait)
-        _flush(store, log)
+        error = _flush(store, log)
     finally:
         store.close()
+    if wait and error is not None:
+        raise error
 
 
 def _close_collected(store: Store, log: Log, keeper: Keeper) -> None:
@@ -817,12 +823,18 @@ def _settle_at_exit() -> None:
             _flush(handle._store, handle._log)
 
 
-def _flush(store: Store, log: Log) -> None:
+def _flush(store: Store, log: Log) -> PersistDictError | None:
+    """Make durable what was written, and note the access times. What fails of the first is logged and returned."""
     try:
         store.sync()
+    except PersistDictError as error:
+        log.error(f"what was written last could not be made durable yet: {error}")
+        return error
+    try:
         store.flush_touched(store.clock())
     except PersistDictError as error:
-        log.error(f"what was written last could not be made durable: {error}")
+        log.warning(f"access times are not noted: {error}")
+    return None
 
 
 _handles: weakref.WeakValueDictionary[int, PersistDict[Any, Any]] = weakref.WeakValueDictionary()

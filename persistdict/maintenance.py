@@ -88,6 +88,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._stop, self._wake = threading.Event(), threading.Event()
         self._error: BaseException | None = None
+        self._sync_error: BaseException | None = None  # of the last sync
         self._next_round = 0.0  # time.monotonic
         self._next_sync = math.inf
 
@@ -141,7 +142,7 @@ class Keeper:
 
     def raise_error(self) -> None:
         """Raise what went wrong in the background since the last call, once."""
-        error, self._error = self._error, None
+        error, self._error, self._sync_error = self._error or self._sync_error, None, None
         if error is not None:
             raise MaintenanceError(f"upkeep in the background failed: {error}") from error
 
@@ -167,10 +168,12 @@ class Keeper:
             if store is not None:
                 try:
                     store.sync()
+                    self._sync_error = None
                 except ClosedError:
                     continue
                 except Exception as error:
-                    self._note(error, log)
+                    self._sync_error = error
+                    log.error(f"what was written could not be made durable yet: {error}")
                     self._next_sync = time.monotonic() + RETRY
                 return
 

@@ -197,7 +197,8 @@ class Cuts:
         """The machine gets another boot id, as it does with every start."""
         if not (self.boots and self.fault == "same boot"):
             self.boots += 1
-        recent.boot_id = lambda boot=str(uuid.UUID(int=self.seed + self.boots)): boot  # the processes are forked
+        boot = str(uuid.UUID(int=self.seed + self.boots))
+        recent.boot_id = lambda: boot  # the processes are forked, and have it too
 
     def round(self, number: int) -> None:
         young = not self.fault and number % 6 == 5

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from typing import Any
 
-from persistdict.errors import PersistDictError
+from persistdict.errors import BusyError, DiskFullError, PersistDictError, StoreError
 from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.pair import Pair
@@ -46,9 +47,11 @@ class Durable(Pair):
             return
         try:
             drain(self, self.base + commit)
-        except PersistDictError:
-            before = self.undo.get(commit, {})
-            self.env.recent.update(self._undo, commit, before)
+        except PersistDictError as error:
+            try:
+                self.env.recent.update(self._undo, commit, self.undo.get(commit, {}))
+            except PersistDictError:
+                raise _neither_nor(error, self.place) from error
             raise
         finally:
             self.undo.pop(commit, None)
@@ -75,3 +78,12 @@ class Durable(Pair):
 
     def on_unsynced(self, call: Callable[[float], bool]) -> None:
         self.env.unsynced.append(call)
+
+
+def _neither_nor(error: PersistDictError, place: str) -> PersistDictError:
+    """The error for a write that could not be made durable, nor be taken back."""
+    kind = type(error) if isinstance(error, (DiskFullError, BusyError)) else StoreError
+    text = (
+        "the write could not be made durable, nor be taken back: it is there, and is made durable once that is possible"
+    )
+    return kind(getattr(error, "errno", None) or errno.EIO, text, place)
