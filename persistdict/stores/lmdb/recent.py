@@ -22,6 +22,7 @@ Invariants:
 - Locks: the data's, then this one. Setting or deleting an entry takes only this one.
 """
 
+import contextlib
 import os
 import shutil
 import struct
@@ -33,7 +34,7 @@ import lmdb
 from persistdict.errors import NotAStoreError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
-from persistdict.stores.lmdb.folder import NEW, check_files, identity
+from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
 from persistdict.stores.lmdb.opening import find_or_open, open_raw
 from persistdict.stores.lmdb.record import GONE, Parsed, parse_record
 
@@ -43,6 +44,7 @@ BASE, MARK = b"\x00base", b"\x00mark"
 RESERVED = 1  # rows that are no entries; the mark would be another
 PREFIX = "recent-"
 MAP_SIZE = 1 << 30
+ROOM = 512 << 10  # bytes that the file has from the beginning
 _BASE = struct.Struct("<QQQ")
 
 
@@ -121,11 +123,19 @@ def _make(folder: str, path: str, base: bytes) -> None:
         with raw.begin(write=True) as txn:
             txn.put(BASE, base)
         raw.close()  # nobody else can know of it
+        _reserve(os.path.join(new, "recent", DATA))
         if os.path.lexists(path):
             os.rename(path, os.path.join(new, "old"))
         os.rename(os.path.join(new, "recent"), path)
     finally:
         shutil.rmtree(new)
+
+
+def _reserve(path: str) -> None:
+    """Give the file room for some deletions, which must go on when the disk is full."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file, contextlib.suppress(OSError):  # there is none; then deletions are refused too
+            os.posix_fallocate(file.fileno(), 0, ROOM)
 
 
 def _options() -> dict[str, Any]:
