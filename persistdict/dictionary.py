@@ -533,12 +533,13 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
                     txn.put(kb, hint, tag, blob, ttl=ttl)
                 return txn.id()
 
-            self._write_many(work, [kept_as for kept_as, *_ in part])
+            weight = len(part) + (sum(len(blob) for *_, blob in part) >> 11)
+            self._write_many(work, [kept_as for kept_as, *_ in part], weight)
 
-    def _write_many(self, work: Callable[[Transaction], int], kept_as: list[Any]) -> None:
+    def _write_many(self, work: Callable[[Transaction], int], kept_as: list[Any], size: int) -> None:
         """Run a transaction that changes the keys kept as these, and returns its id, or 0 if it changed nothing."""
         self._write(
-            lambda: self._store.update(work, size=len(kept_as)),
+            lambda: self._store.update(work, size=size),
             lambda front, commit: front.wrote_many(commit, kept_as),
         )
 
@@ -551,7 +552,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             counts[0] = sum(txn.discard(kb) for _, kb, _ in located)
             return txn.id() if counts[0] else 0
 
-        self._write_many(work, [kept_as for kept_as, *_ in located])
+        self._write_many(work, [kept_as for kept_as, *_ in located], len(located))
         return counts[0]
 
     def clear(self) -> None:

@@ -82,15 +82,21 @@ def count(iterable: Iterable[Any]) -> int:
 
 
 class Ours(Library):
-    durability = 'persistdict (durability="commit"): one fdatasync and one synchronous write per set, checksums'
-
-    def __init__(self, caching: bool) -> None:
-        self.name = "persistdict" if caching else "persistdict, no cache"
+    def __init__(self, caching: bool = True, commit: bool = False) -> None:
+        self.name = "persistdict" + ("" if caching else ", no cache") + (", commit" if commit else "")
         self._caching = caching
+        self._durability = "commit" if commit else "interval"
+        self.durability = (
+            'persistdict (durability="commit"): one fdatasync and one synchronous write per set, checksums'
+            if commit
+            else "persistdict (the default): all sets of a second are synced together, checksums"
+        )
 
     def open(self, path: Path, *, upkeep: bool = False) -> None:
         background: Any = True if upkeep else "disabled"
-        self.store = PersistDict(str(path), caching=self._caching, durability="commit", background_thread=background)
+        self.store = PersistDict(
+            str(path), caching=self._caching, durability=self._durability, background_thread=background
+        )
 
 
 class LmdbLean(Library):
@@ -265,4 +271,14 @@ class Floor(Library):
 
 def libraries() -> list[Library]:
     """All of them, not opened."""
-    return [Ours(True), Ours(False), LmdbLean(), LmdbUsual(), DiskCache(), Sqlite(), Rocks(), Floor()]
+    return [
+        Ours(),
+        Ours(caching=False),
+        Ours(commit=True),
+        LmdbLean(),
+        LmdbUsual(),
+        DiskCache(),
+        Sqlite(),
+        Rocks(),
+        Floor(),
+    ]

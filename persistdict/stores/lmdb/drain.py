@@ -66,12 +66,13 @@ def _drain(rows: Rows, wanted: int | None = None) -> None:
     env = rows.env
     if wanted is not None and env.durable >= wanted:
         return
-    env.pending = 0
+    pending, env.pending = env.pending, 0
     number, found = _snapshot(rows)
     if found:
         try:
             env.data.write(_apply, rows, found, number)
         except lmdb.Error as error:
+            env.pending += pending
             if getattr(error, "code", 0) in (errno.ENOSPC, errno.EDQUOT):
                 _make_room(rows, found)
             raise

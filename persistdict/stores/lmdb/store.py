@@ -31,6 +31,7 @@ __all__ = ["LmdbStore"]
 T = TypeVar("T")
 
 MAX_TOUCHED = 1 << 16
+BIG = 1 << 20  # bytes of a value from which on it is written to the data directly, and not twice
 MANY = 512  # writes in one transaction from which on it changes the data directly
 _prefix = PREFIX.unpack_from
 _OVERHEAD = 100  # bytes that a row takes beside its value
@@ -238,6 +239,8 @@ class LmdbStore(Durable, Store):
         self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
     ) -> Receipt | None:
         env = self.env
+        if len(blob) > BIG:
+            return self.update(lambda txn: txn.put(kb, hint, tag, blob, ttl=ttl, when=when), size=MANY)
         if env.pending > MUCH or time.monotonic() > env.due:
             self.sync()
         if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit and self.interval:
