@@ -109,14 +109,27 @@ def test_little_address_space_means_a_smaller_map(tmp_path):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["True", "True"]
 
 
+def close_where_room_is_short(d):
+    """What is recent needs its room a second time when it is drained; if there is none, closing says so."""
+    if d._options.durability == "commit":
+        d.close()
+    else:
+        with contextlib.suppress(DiskFullError):
+            d.close()
+    assert d.closed
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not sys.platform.startswith("linux"), reason="needs root to mount")
-def test_a_full_disk_is_one_error_and_reads_deletes_and_later_writes_go_on(tmp_path):
+@pytest.mark.parametrize("durability", ["interval", "commit"])
+def test_a_full_disk_is_one_error_and_reads_deletes_and_later_writes_go_on(tmp_path, durability):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "none", str(disk)], check=False).returncode:
         pytest.skip("cannot mount here")
     try:
-        with PersistDict(disk / "d", **QUIET) as d:
+        with contextlib.ExitStack() as stack:
+            d = PersistDict(disk / "d", durability=durability, **QUIET)
+            stack.callback(close_where_room_is_short, d)
             d["small"] = "kept"
             with pytest.raises(DiskFullError, match="no space"):
                 for number in range(1000):
