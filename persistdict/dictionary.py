@@ -799,7 +799,10 @@ def _close_store(store: Store, log: Log, wait: bool = False) -> None:
     finally:
         store.close()
     if wait and error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads back to here
 
 
 def _close_collected(store: Store, log: Log, keeper: Keeper) -> None:

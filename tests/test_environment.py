@@ -1,6 +1,7 @@
 """The LMDB environment: one per folder and process, growth, the disk's end, locks."""
 
 import contextlib
+import gc
 import os
 import resource
 import subprocess
@@ -146,6 +147,7 @@ def test_a_full_disk_is_one_error_and_reads_deletes_and_later_writes_go_on(tmp_p
             assert d["after"] == "x" * 10_000
             assert d._store.check(10_000) == ([], None)
     finally:
+        gc.collect()  # the errors hold on to what they were raised in
         subprocess.run(["umount", str(disk)], check=True)
 
 

@@ -172,6 +172,8 @@ class Environment:
         elif isinstance(error, lmdb.ReadersFullError):
             self.tidy()
             time.sleep(0.001 * attempt)
+        elif isinstance(error, lmdb.BadRslotError):
+            pass  # a kept transaction has lost its slot; the next one takes another
         elif was_remapped(error):
             for engine in (self.data, self.recent):
                 with engine.lock:  # held by the thread that changes the size of the map, until there is a map again

@@ -201,7 +201,7 @@ def forget_inherited() -> None:
     """
     global _forked
     _forked = True
-    for raw in _ours.values():
+    for raw in {id(raw): raw for raw in (*_ours.values(), *_living(_known))}.values():
         _keep_for_ever(raw)
     _ours.clear()
     _known.clear()
