@@ -83,12 +83,14 @@ def write(folder: str, path: str, plan: Plan, durability: str, fault: str) -> No
             if not (fault == "delete lost" and transaction.removed and plan.number % 20 == 0):
                 perform(spoilt(d) if fault == "value damaged" and plan.number % 50 == 0 else d, transaction)
         except Exception as error:
-            if not (failed and isinstance(error, KeyError)):  # it was removed, though that had failed
+            if failed and isinstance(error, KeyError):  # it is removed, though that had failed: not durable yet
+                plan.done(transaction)
+            else:
                 with open(path + ".error", "a") as file:
                     file.write(f"{time.monotonic_ns()} {type(error).__name__} at {transaction.verb}: {error}\n")
                 failed = True
                 time.sleep(0.001)
-                continue
+            continue
         failed = False
         plan.done(transaction)
         if fault != "acknowledged early":
