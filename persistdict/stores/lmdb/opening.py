@@ -31,7 +31,7 @@ Identity = tuple[int, int]
 _ours: dict[Identity, lmdb.Environment] = {}
 _installed: Any = None  # our registry, in the place of lmdb-dict's
 _known: weakref.WeakValueDictionary[Identity, lmdb.Environment] = weakref.WeakValueDictionary()  # by what was opened
-_inherited: set[Identity | None] = set()  # what a process from which this one was forked had open
+_forked = False  # whether this process was forked from one that had this module
 
 
 def open_raw(folder: str, map_size: int | None = None, **options: Any) -> lmdb.Environment:
@@ -60,8 +60,8 @@ def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environm
     try:
         return lmdb.open(os.fsencode(folder), **options)
     except lmdb.Error as error:
-        if "already open" not in str(error) or identity(folder) not in _inherited:
-            raise  # it is an environment of this process that somebody is letting go of just now
+        if "already open" not in str(error) or not _forked or identity(folder) in _ours:
+            raise
     # The parent had them open when this process was forked; the inherited environment is never let go of here (see
     # `forget_inherited`), and with it stays py-lmdb's mark that the files are open.
     with _untied_identity():
@@ -199,7 +199,8 @@ def forget_inherited() -> None:
     Nor may they be freed, not even at the end of the process: their spare transactions would give up slots in the
     table of readers, which are the parent's. So each gets a reference that nobody will ever drop.
     """
-    _inherited.update(_ours, _known)
+    global _forked
+    _forked = True
     for raw in {id(raw): raw for raw in (*_ours.values(), *_living(_known))}.values():
         _keep_for_ever(raw)
     _ours.clear()
