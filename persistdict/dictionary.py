@@ -101,7 +101,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         ttl: seconds or timedelta after which an entry is absent that was written through this handle, read or not.
         durability: "interval": a write that returned survives the death of any process; a power cut or a crash of the
             system loses at most the writes of the last `sync_interval`, never more, and never damages anything.
-            "commit": a write is on the disk when it returns, and survives both.
+            "commit": a write is on the disk when it returns, and survives both. If it cannot be brought there it is
+            undone and the error is raised; other threads may have seen it meanwhile.
         sync_interval: seconds.
         clock: tells the time in seconds since the epoch, UTC.
 

@@ -81,7 +81,10 @@ class Engine:
         self._hold, self.free = gate.lock(byte)
 
     def update(self, work: Callable[..., T], *args: Any) -> T:
-        """Run `work(txn, *args)` in one write transaction; again if the map had to grow."""
+        """Run `work(txn, *args)` in one write transaction; again if the map had to grow.
+
+        The body of `alone` stands here once more: this is the hot path of every write, and a frame less.
+        """
         attempt, patience = 0, None
         while True:
             try:

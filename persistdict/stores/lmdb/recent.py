@@ -18,7 +18,8 @@ that the data knew when the file was made ("last" in its info), so numbers never
 
 Invariants:
 - A row here overrides the data. It leaves only after the data hold it durably, and only if it is still that version.
-- While the mark is there no row is: both the direct change and whoever finds a mark left behind hold this lock.
+- Whoever changes the data directly holds this lock from setting the mark to taking it away, and empties the file with
+  it. So a mark next to rows, or seen under this lock, was left behind by a process that died.
 - Locks: the data's, then this one. Setting or deleting an entry takes only this one.
 """
 
