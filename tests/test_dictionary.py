@@ -490,6 +490,27 @@ def damage(d, key):
     d._store.env.data.update(work)
 
 
+def test_a_damaged_recent_write_stays_and_harms_no_other(tmp_path):
+    """Others are drained, written in batches and cleared; the drain tells, and setting the key heals it."""
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        d["bad"], d["good"] = 1, 2
+        key = d._keys.encode("bad")[0]
+        d._store.env.recent.update(lambda r: r.put(key, r.get(key)[:-1] + b"?"))
+        for _ in range(2):
+            with pytest.raises(CorruptEntryError, match="1 recent writes"):
+                d.flush()
+            with pytest.raises(CorruptEntryError, match="digest"):
+                d["bad"]
+            d.update({number: number for number in range(600)})
+            assert d["good"] == 2
+            assert d[599] == 599
+        d.clear()
+        assert len(d) == 0
+        d["bad"] = 3
+        d.flush()
+        assert dict(d) == {"bad": 3}
+
+
 def test_a_damaged_entry_raises_stays_and_harms_no_other(tmp_path):
     with PersistDict(tmp_path / "d", background_thread="disabled") as d:
         d.update(a=1, bad="x" * 50, c=3)

@@ -21,6 +21,7 @@ from zlib import crc32
 
 import lmdb
 
+from persistdict.errors import CorruptEntryError
 from persistdict.stores.lmdb.engine import raise_nested
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.layout import LAST
@@ -47,11 +48,13 @@ def drain(rows: Rows, number: int | None = None) -> None:
     attempt = 0
     while True:
         try:
-            env.data.alone(_drain, rows, number)
-            return
+            stuck = env.data.alone(_drain, rows, number)
+            break
         except lmdb.Error as error:
             attempt += 1
             env.recover(error, attempt)
+    if stuck:
+        raise CorruptEntryError(f"{rows.place}: {len(stuck)} recent writes are damaged and stay where they are")
 
 
 def _environment(rows: Rows) -> Environment:
@@ -62,22 +65,25 @@ def _environment(rows: Rows) -> Environment:
     return env
 
 
-def _drain(rows: Rows, wanted: int | None = None) -> None:
+def _drain(rows: Rows, wanted: int | None = None) -> Found:
+    """Gives what is damaged, or leads to what is damaged; it stays, and harms no other."""
     env = rows.env
+    stuck: Found = []
     if wanted is not None and env.durable >= wanted:
-        return
+        return stuck
     pending, env.pending = env.pending, 0
     number, found = _snapshot(rows)
     if found:
         try:
-            env.data.write(_apply, rows, found, number)
+            stuck = env.data.write(_apply, rows, found, number)
         except lmdb.Error as error:
             env.pending += pending
             if getattr(error, "code", 0) in (errno.ENOSPC, errno.EDQUOT):
                 _make_room(rows, found)
             raise
-        _take_away(rows, found)
+        _take_away(rows, [item for item in found if item not in stuck])
     env.durable = max(env.durable, number)
+    return stuck
 
 
 def _make_room(rows: Rows, found: Found) -> None:
@@ -107,16 +113,21 @@ def _created(item: tuple[bytes, bytes]) -> int:
     return int.from_bytes(item[1][:8], sys.byteorder)
 
 
-def _apply(d: Any, rows: Rows, found: Found, number: int) -> None:
+def _apply(d: Any, rows: Rows, found: Found, number: int) -> Found:
+    stuck: Found = []
     for key, raw in found:
-        if key != MARK:
-            _apply_row(d, rows, key, raw)
+        try:
+            if key != MARK:
+                _apply_row(d, rows, key, raw)
+        except CorruptEntryError:
+            stuck.append((key, raw))
     d.put(LAST, str(number).encode(), db=rows.meta)
+    return stuck
 
 
 def _apply_row(d: Any, rows: Rows, key: bytes, raw: bytes) -> None:
     """Bring one recent write into the data; changes nothing if that was done already."""
-    if len(raw) < LARGE_VALUE and not raw[9] and len(key) < rows.limit and crc32(memoryview(raw)[8:]) == RESIDUE:
+    if 9 < len(raw) < LARGE_VALUE and not raw[9] and len(key) < rows.limit and crc32(memoryview(raw)[8:]) == RESIDUE:
         seq, record = raw[:8], raw[8:]
         index = d.get(key, None, rows.k)
         if index is None:
@@ -173,8 +184,7 @@ def _with_nothing_recent(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, 
 
 def _change(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
     env = rows.env
-    _drain_the_rest(rows)
-    commit = env.recent.write(_set_mark) + 1
+    commit = env.recent.write(_set_mark, _drain_the_rest(rows)) + 1
     number = rows.base + commit
 
     def change(d: Any) -> T:
@@ -190,19 +200,19 @@ def _change(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
     return done, commit
 
 
-def _drain_the_rest(rows: Rows) -> None:
-    """What was written between the drain and taking the lock; applied, and still there."""
+def _drain_the_rest(rows: Rows) -> Found:
+    """What was written between the drain and taking the lock; applied, and still there. Gives what is damaged."""
     number, found = _snapshot(rows)
-    if found:
-        rows.env.data.write(_apply, rows, found, number)
+    return rows.env.data.write(_apply, rows, found, number) if found else []
 
 
-def _set_mark(r: Any) -> int:
-    """Leave nothing but the base and the mark; gives the id."""
+def _set_mark(r: Any, stuck: Found) -> int:
+    """Leave nothing but the base, the mark and what is damaged; gives the id."""
+    kept = {BASE, *(key for key, _ in stuck)}
     cursor = r.cursor()
     cursor.first()
     while cursor.key():  # deleting moves to the next
-        cursor.next() if cursor.key() == BASE else cursor.delete()
+        cursor.next() if cursor.key() in kept else cursor.delete()
     r.put(MARK, b"")
     return int(r.id())
 
