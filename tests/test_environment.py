@@ -264,3 +264,29 @@ def test_an_unknown_format_is_refused(tmp_path):
         d._store.update(lambda txn: txn.set_info("format", "999"), whole=True)
     with pytest.raises(NotAStoreError, match="newer"):
         PersistDict(tmp_path / "d", **QUIET)
+
+
+def test_a_lost_lock_is_taken_again(tmp_path):
+    """Whoever copies the folder within the process drops LMDB's locks; the next opener takes its readers for dead."""
+    with PersistDict(tmp_path / "d", caching=False, **QUIET) as d:
+        d["k"] = 1
+        d.flush()
+        assert d["k"] == 1
+        for lock in (tmp_path / "d").glob("**/lock.mdb"):
+            lock.read_bytes()
+        code = "import sys; from persistdict import PersistDict; print(PersistDict(sys.argv[1])['k'])"
+        for _ in range(2):
+            done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "d")], capture_output=True, text=True)
+            assert (done.stdout, done.stderr) == ("1\n", "")
+            assert d["k"] == 1 and dict(d) == {"k": 1}
+        if os.path.exists("/proc/locks"):
+            inodes = {f":{lock.stat().st_ino}" for lock in (tmp_path / "d").glob("**/lock.mdb")}
+            with open("/proc/locks") as locks:
+                held = [line.split() for line in locks]
+            mine = {
+                inode
+                for words in held
+                for inode in inodes
+                if words[-4] == str(os.getpid()) and words[-3].endswith(inode)
+            }
+            assert mine == inodes

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import lmdb
 from drivers.running import WATCHDOG, answer_of, ask_child, finish, in_child, preload, rounds
 
 from persistdict import ClosedError, PersistDict, maintenance
@@ -123,8 +124,6 @@ def ordinary_exit(folder: str) -> None:
 
 def in_a_read(folder: str) -> None:
     """A thread is inside a read transaction: the inherited environment cannot go away in the child."""
-    from persistdict.stores.lmdb import opening
-
     d = filled(folder, background_thread="disabled")
 
     def read(stay: Callable[[], None]) -> None:
@@ -132,22 +131,8 @@ def in_a_read(folder: str) -> None:
         stay()
         assert txn.stat()["entries"] == 600
 
-    def child() -> str:
-        used = []
-        untied = opening._untied_identity
-
-        def counted() -> Any:
-            used.append(1)
-            return untied()
-
-        opening._untied_identity = counted
-        try:
-            return f"{use(d, folder)}, untied {len(used) > 0}"
-        finally:
-            opening._untied_identity = untied
-
     with thread_inside(read):
-        assert ask_child(child) == "right, untied True"
+        assert ask_child(lambda: use(d, folder)) == "right"
         unaffected(d)
     unaffected(d)
     d.close()
@@ -432,9 +417,34 @@ def reopening(folder: str) -> None:
     assert found == {"unlocked": 0} or not os.path.exists("/proc/locks"), f"LMDB's locks were lost: {found}"
 
 
+def marks(folder: str) -> None:
+    """A child opens what its parent has open, but nothing twice: closing one would drop the locks of the other."""
+    from persistdict.stores.lmdb import opening
+
+    closed = filled(folder)
+    closed.close()
+    both = filled(folder + ".both")
+
+    def child() -> list[str]:
+        refused = []
+        for path in (folder, folder + ".both"):
+            with PersistDict(path, background_thread="disabled") as d:
+                opening.unshare(d._store.env.data.raw)
+                try:
+                    opening.open_raw(path)
+                except lmdb.Error as error:
+                    refused.append(str(error))
+        return refused
+
+    refused = ask_child(child)
+    assert len(refused) == 2 and all("already open" in text for text in refused), refused
+    unaffected(both)
+    both.close()
+
+
 CASES = [
     plain, readers, ordinary_exit, in_a_read, in_a_write, locks, opening, threads_of_the_child, twins, memory,
-    importing, pickled, reopening,
+    importing, pickled, reopening, marks,
 ]  # fmt: skip
 
 

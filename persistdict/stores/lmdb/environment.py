@@ -160,7 +160,7 @@ class Environment:
         """Do what makes a repetition worth while, or raise the error as one of ours."""
         if isinstance(error, NotOpen):
             self._reopen()
-        elif isinstance(error, lmdb.PanicError) and attempt == 1:
+        elif isinstance(error, (lmdb.PanicError, lmdb.BadRslotError)) and attempt == 1:
             self._abandon(error)
         elif attempt > RETRIES:
             raise translated(error, self.folder) from error
@@ -172,8 +172,6 @@ class Environment:
         elif isinstance(error, lmdb.ReadersFullError):
             self.tidy()
             time.sleep(0.001 * attempt)
-        elif isinstance(error, lmdb.BadRslotError):
-            pass  # a kept transaction has lost its slot; the next one takes another
         elif was_remapped(error):
             for engine in (self.data, self.recent):
                 with engine.lock:  # held by the thread that changes the size of the map, until there is a map again
@@ -182,7 +180,12 @@ class Environment:
             raise translated(error, self.folder) from error
 
     def _abandon(self, error: lmdb.Error) -> None:
-        """Close environments that LMDB uses no more after a failed write of its root; the next use opens them anew."""
+        """Close environments that cannot be used any more; the next use opens them anew.
+
+        After a failed write of its root, LMDB refuses everything. And a reader that has lost its slot shows that this
+        process has lost its lock on LMDB's lock file, which happens when something else in it closes a copy of the
+        file; opening takes the lock again.
+        """
         if self.data.writing == get_ident():
             raise translated(error, self.folder) from error
         with self.data.lock, self.recent.lock:

@@ -7,11 +7,12 @@ by its mappings and its environments by us, because LMDB must not open the same 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
+import threading
 import time
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import lmdb
@@ -31,7 +32,9 @@ Identity = tuple[int, int]
 _ours: dict[Identity, lmdb.Environment] = {}
 _installed: Any = None  # our registry, in the place of lmdb-dict's
 _known: weakref.WeakValueDictionary[Identity, lmdb.Environment] = weakref.WeakValueDictionary()  # by what was opened
-_forked = False  # whether this process was forked from one that had this module
+_opening = threading.local()  # `here`: whether this thread is opening files by way of this module
+_marked: set[Any] = set()  # py-lmdb's marks of the files that were opened here, in this process or one before the fork
+_inherited: frozenset[Any] = frozenset()  # those of the processes before the fork
 
 
 def open_raw(folder: str, map_size: int | None = None, **options: Any) -> lmdb.Environment:
@@ -57,15 +60,12 @@ def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environm
         **special,
     }
     _reserve(os.path.join(folder, LOCK))
+    _install_marks()
+    _opening.here = True
     try:
         return lmdb.open(os.fsencode(folder), **options)
-    except lmdb.Error as error:
-        if "already open" not in str(error) or not _forked or identity(folder) in _ours:
-            raise
-    # The parent had them open when this process was forked; the inherited environment is never let go of here (see
-    # `forget_inherited`), and with it stays py-lmdb's mark that the files are open.
-    with _untied_identity():
-        return lmdb.open(os.fsencode(folder), **options)
+    finally:
+        _opening.here = False
 
 
 def _reserve(path: str) -> None:
@@ -89,18 +89,34 @@ def _reserve(path: str) -> None:
         os.close(fd)
 
 
-@contextlib.contextmanager
-def _untied_identity() -> Iterator[None]:
-    """Let py-lmdb open files that are marked as open by an environment that only the parent process has."""
+# py-lmdb refuses to open files twice in a process, by marks that a forked child inherits. An inherited environment is
+# never let go of (see `forget_inherited`), nor is its mark; so in the child the marks that were there when it was forked
+# count for nothing. Its own do: files that are opened while an older environment is being closed would lose their locks
+# to it, and other processes would take the readers of this one for dead.
+
+
+def _make_marks(folder: str) -> tuple[Any, ...]:
     from lmdb import _envid
 
-    marks: Any = _envid
-    env_keys = marks.env_keys
-    marks.env_keys = lambda path, subdir: tuple(("child", os.getpid(), *key) for key in env_keys(path, subdir))
-    try:
-        yield
-    finally:
-        marks.env_keys = env_keys
+    module: Any = _envid
+    marks: tuple[Any, ...] = module.env_keys(folder, True)
+    return marks
+
+
+@functools.cache
+def _install_marks() -> None:
+    from lmdb import _envid
+
+    module: Any = _envid
+    make_marks = module.env_keys
+
+    def make_own_marks(path: Any, subdir: Any) -> tuple[Any, ...]:
+        marks = make_marks(path, subdir)
+        if getattr(_opening, "here", False):
+            _marked.update(marks)
+        return tuple((os.getpid(), *mark) if mark in _inherited else mark for mark in marks)
+
+    module.env_keys = make_own_marks
 
 
 # Sharing with lmdb-dict
@@ -134,6 +150,7 @@ def _registry() -> Any:
 def share(folder: str, raw: lmdb.Environment) -> None:
     """Let lmdb-dict's mappings use our environment; and find it again if one of them outlives our handles."""
     _registry()[folder] = raw
+    _marked.update(_make_marks(folder))
     key = identity(folder)
     if key is not None:
         _ours[key] = _known[key] = raw
@@ -199,8 +216,8 @@ def forget_inherited() -> None:
     Nor may they be freed, not even at the end of the process: their spare transactions would give up slots in the
     table of readers, which are the parent's. So each gets a reference that nobody will ever drop.
     """
-    global _forked
-    _forked = True
+    global _inherited
+    _inherited = frozenset(_marked)
     for raw in {id(raw): raw for raw in (*_ours.values(), *_living(_known))}.values():
         _keep_for_ever(raw)
     _ours.clear()
