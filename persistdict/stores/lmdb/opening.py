@@ -90,7 +90,7 @@ def _reserve(path: str) -> None:
 
 
 # py-lmdb refuses to open files twice in a process, by marks that a forked child inherits. An inherited environment is
-# never let go of (see `forget_inherited`), nor is its mark; so in the child the marks that were there when it was forked
+# never let go of (see `forget_inherited`), nor is its mark; so in the child the marks that were there before the fork
 # count for nothing. Its own do: files that are opened while an older environment is being closed would lose their locks
 # to it, and other processes would take the readers of this one for dead.
 
