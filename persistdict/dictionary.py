@@ -711,11 +711,12 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     def flush(self) -> None:
         """Make durable what was written before, through whatever handle or process; and note the access times.
 
-        Raises MaintenanceError if upkeep in the background failed since the last call.
+        Raises StoreError or DiskFullError if that fails: then it is all still there, and is tried again. Raises
+        MaintenanceError if upkeep in the background failed since the last call.
         """
         store = self._opened()
-        keeper_of(store).raise_error()
         store.sync()
+        keeper_of(store).raise_error(synced=True)
         store.flush_touched(store.clock())
 
     @property

@@ -19,6 +19,8 @@ Messages name keys only by a digest and never contain values.
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "BusyError",
     "ClosedError",
@@ -121,3 +123,10 @@ class BusyError(PersistDictError, TimeoutError):
 
 class MaintenanceError(PersistDictError, RuntimeError):
     """Upkeep in the background failed or found damage since the last explicit call; the cause is chained."""
+
+
+def refused(error: OSError, what: str, path: str) -> PersistDictError:
+    """The error for what the operating system refused while a store was opened: DiskFullError or OpenError."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(error.errno, f"cannot {what}: no space is left on the disk", path)
+    return OpenError(error.errno, f"cannot {what}: {error.strerror}", path)

@@ -88,7 +88,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._stop, self._wake = threading.Event(), threading.Event()
         self._error: BaseException | None = None
-        self._sync_error: BaseException | None = None  # of the last sync
+        self._sync_error: BaseException | None = None  # of the last sync, or a full disk
         self._next_round = 0.0  # time.monotonic
         self._next_sync = math.inf
 
@@ -140,9 +140,10 @@ class Keeper:
         self._wake.set()
         return True
 
-    def raise_error(self) -> None:
-        """Raise what went wrong in the background since the last call, once."""
-        error, self._error, self._sync_error = self._error or self._sync_error, None, None
+    def raise_error(self, *, synced: bool = False) -> None:
+        """Raise what went wrong in the background since the last call, once; if all is `synced` now, nothing else."""
+        error = self._error if synced else self._error or self._sync_error
+        self._error = self._sync_error = None
         if error is not None:
             raise MaintenanceError(f"upkeep in the background failed: {error}") from error
 
@@ -207,6 +208,9 @@ class Keeper:
             run_once(store, log, proceed, check=check)
         except ClosedError:
             return  # closed meanwhile by another thread; there is nothing to look after any more
+        except DiskFullError as error:
+            self._sync_error = error
+            log.error(f"upkeep waits for room on the disk: {error}")
         except Exception as error:
             self._note(error, log)
 

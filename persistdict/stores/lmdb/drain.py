@@ -8,11 +8,14 @@ A direct change (many entries, `clear`, settings), under the locks of both: drai
 mark; change the data in one synced transaction; take the mark away. The ids of the recent writes, by which copies in
 memory are validated, so change before and after; and while the mark is there, no copy is kept. Whoever dies in between
 leaves the mark; the next drain takes it away.
+
+A `clear` on a full disk cannot drain before. It leaves the recent writes where they are and sets a mark that holds the
+number of its transaction: if that died before the recent writes were taken away, the next drain does not apply them.
 """
 
 from __future__ import annotations
 
-import errno
+import struct
 import sys
 from collections.abc import Callable
 from threading import get_ident
@@ -21,12 +24,13 @@ from zlib import crc32
 
 import lmdb
 
-from persistdict.errors import CorruptEntryError
-from persistdict.stores.lmdb.engine import raise_nested
+from persistdict.errors import CorruptEntryError, DiskFullError
+from persistdict.stores.lmdb.engine import no_space, raise_nested
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.layout import LAST
 from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, parse_row
-from persistdict.stores.lmdb.record import GONE, RESIDUE
+from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, RESIDUE
+from persistdict.stores.lmdb.reserve import RESERVE, look_for_room, refuse_without_room
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Rows
 
 __all__ = ["drain", "write_directly"]
@@ -34,6 +38,8 @@ __all__ = ["drain", "write_directly"]
 T = TypeVar("T")
 
 CLEARED_AT_ONCE = 500  # rows that one transaction of the recent writes takes away
+
+_NUMBER = struct.Struct("<Q")
 
 Found = list[tuple[bytes, bytes]]  # key and row
 
@@ -71,31 +77,36 @@ def _drain(rows: Rows, wanted: int | None = None) -> Found:
     stuck: Found = []
     if wanted is not None and env.durable >= wanted:
         return stuck
+    if env.scarce:
+        look_for_room(env)
     pending, env.pending = env.pending, 0
     number, found = _snapshot(rows)
     if found:
         try:
+            if not all(_is_deletion(*item) for item in found):
+                refuse_without_room(env, sum(len(raw) for _, raw in found))
             stuck = env.data.write(_apply, rows, found, number)
-        except lmdb.Error as error:
+        except (lmdb.Error, DiskFullError) as error:
             env.pending += pending
-            if getattr(error, "code", 0) in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, DiskFullError) or no_space(error, rows.place):
                 _make_room(rows, found)
             raise
         _take_away(rows, [item for item in found if item not in stuck])
+        look_for_room(env)
     env.durable = max(env.durable, number)
     return stuck
 
 
+def _is_deletion(key: bytes, raw: bytes) -> bool:
+    return key == MARK or (len(raw) > 9 and bool(raw[9] & GONE))
+
+
 def _make_room(rows: Rows, found: Found) -> None:
     """On a full disk: bring the deletions alone into the data, which may free the pages that the rest needs."""
-    gone = [(key, raw) for key, raw in found if key != MARK and raw[9] & GONE]
-
-    def work(d: Any) -> None:
-        for key, raw in gone:
-            _apply_row(d, rows, key, raw)
-
-    rows.env.data.write(work)
-    _take_away(rows, gone)
+    gone = [item for item in found if item[0] != MARK and _is_deletion(*item)]
+    if gone:
+        stuck = rows.env.data.write(_apply_rows, rows, gone)
+        _take_away(rows, [item for item in gone if item not in stuck])
 
 
 def _snapshot(rows: Rows) -> tuple[int, Found]:
@@ -114,6 +125,13 @@ def _created(item: tuple[bytes, bytes]) -> int:
 
 
 def _apply(d: Any, rows: Rows, found: Found, number: int) -> Found:
+    stuck = _apply_rows(d, rows, _without_void(d, rows, found))
+    d.put(LAST, str(number).encode(), db=rows.meta)
+    return stuck
+
+
+def _apply_rows(d: Any, rows: Rows, found: Found) -> Found:
+    """Gives what is damaged, or leads to what is damaged."""
     stuck: Found = []
     for key, raw in found:
         try:
@@ -121,7 +139,6 @@ def _apply(d: Any, rows: Rows, found: Found, number: int) -> Found:
                 _apply_row(d, rows, key, raw)
         except CorruptEntryError:
             stuck.append((key, raw))
-    d.put(LAST, str(number).encode(), db=rows.meta)
     return stuck
 
 
@@ -157,34 +174,57 @@ def _take_away(rows: Rows, found: Found) -> None:
         return r.id() if r.stat()["entries"] == RESERVED else -1
 
     for start in range(0, len(found), CLEARED_AT_ONCE):
-        settled = env.recent.update(work, found[start : start + CLEARED_AT_ONCE])
+        settled = env.recent.update_urgently(work, found[start : start + CLEARED_AT_ONCE])
         if settled >= 0:
             env.settled = settled
 
 
-def write_directly(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
+def _without_void(d: Any, rows: Rows, found: Found) -> Found:
+    """Without what a `clear` on a full disk was about to take away when its process died."""
+    mark = next((raw for key, raw in found if key == MARK), b"")
+    if not mark or _NUMBER.unpack(mark)[0] > int(d.get(LAST, b"0", rows.meta)):
+        return found
+    cleared = _NUMBER.unpack(mark)[0] << COUNTER_BITS
+    return [(key, raw) for key, raw in found if key != MARK and _version(raw) >= cleared]
+
+
+def _version(raw: bytes) -> int:
+    """The version of a row, damaged or not."""
+    return int.from_bytes(raw[16:24], "little")
+
+
+def write_directly(rows: Rows, work: Callable[[Any, int], T], *, void: bool = False) -> tuple[T, int]:
     """Run `work(d, number)` in one synced transaction of the data, with no recent writes beside it.
 
     Returns what it returns, and the id of the recent writes from which on readers see it.
+
+    Args:
+        void: the recent writes are not drained before, as there is no room for that, but thrown away afterwards: for
+            work that begins by clearing everything.
     """
     env = _environment(rows)
     attempt = 0
     while True:
         try:
-            return env.data.alone(_with_nothing_recent, rows, work)
+            return env.data.alone(_with_nothing_recent, rows, work, void)
         except lmdb.Error as error:
             attempt += 1
             env.recover(error, attempt)
 
 
-def _with_nothing_recent(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
-    _drain(rows)
-    return rows.env.recent.alone(_change, rows, work)
+def _with_nothing_recent(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, int]:
+    if not void:
+        _drain(rows)
+        refuse_without_room(rows.env, RESERVE)
+    return rows.env.recent.alone(_change, rows, work, void)
 
 
-def _change(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
+def _change(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, int]:
     env = rows.env
-    commit = env.recent.write(_set_mark, _drain_the_rest(rows)) + 1
+    if void:
+        commit = env.recent.write(_set_void_mark, rows.base) + 1
+    else:
+        commit = env.recent.write(_set_mark, _drain_the_rest(rows)) + 1
     number = rows.base + commit
 
     def change(d: Any) -> T:
@@ -192,10 +232,14 @@ def _change(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
         d.put(LAST, str(number).encode(), db=rows.meta)
         return done
 
+    finish: Callable[..., object] = _remove_mark
     try:
         done = env.data.write(change)
+        if void:
+            finish = _remove_all
     finally:
-        env.recent.write(_remove_mark)
+        env.recent.write(finish)
+    look_for_room(env)
     env.durable = max(env.durable, number)
     return done, commit
 
@@ -208,14 +252,27 @@ def _drain_the_rest(rows: Rows) -> Found:
 
 def _set_mark(r: Any, stuck: Found) -> int:
     """Leave nothing but the base, the mark and what is damaged; gives the id."""
-    kept = {BASE, *(key for key, _ in stuck)}
-    cursor = r.cursor()
-    cursor.first()
-    while cursor.key():  # deleting moves to the next
-        cursor.next() if cursor.key() in kept else cursor.delete()
+    _leave(r, {BASE, *(key for key, _ in stuck)})
     r.put(MARK, b"")
+    return int(r.id())
+
+
+def _set_void_mark(r: Any, base: int) -> int:
+    """Note the number from which on, if the data have it, what is here is void; gives the id."""
+    r.put(MARK, _NUMBER.pack(base + r.id() + 1))
     return int(r.id())
 
 
 def _remove_mark(r: Any) -> None:
     r.delete(MARK)
+
+
+def _remove_all(r: Any) -> None:
+    _leave(r, {BASE})
+
+
+def _leave(r: Any, kept: set[bytes]) -> None:
+    cursor = r.cursor()
+    cursor.first()
+    while cursor.key():  # deleting moves to the next
+        cursor.next() if cursor.key() in kept else cursor.delete()

@@ -12,21 +12,32 @@ from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import COUNTER_BITS, parse_record
+from persistdict.stores.lmdb.reserve import refuse_without_room
 
-__all__ = ["MUCH", "Durable"]
+__all__ = ["Durable"]
 
-MUCH = 16 << 20  # bytes of recent writes at which a writer drains them itself
 ENOUGH = 60.0  # seconds after a drain failed from which on writers try it, and raise what is wrong
 
 
 class Durable(Pair):
     """Sees to it that what is written becomes durable in time."""
 
-    def paid(self) -> Environment:
-        """The environment, drained if that is due; before a write, so that a failure changes nothing."""
+    def paid(self, size: int = 0, *, urgent: bool = False) -> Environment:
+        """The environment, drained if that is due; before a write, so that a failure changes nothing.
+
+        Args:
+            size: bytes that will be written.
+            urgent: for deletions, which go on when the disk is full.
+        """
         env = self.env
-        if env.pending > MUCH or time.monotonic() > env.due:
-            self.sync()
+        if env.pending + size > env.much or time.monotonic() > env.due:
+            try:
+                self.sync()
+                if size > env.much:
+                    refuse_without_room(env, size)
+            except DiskFullError:
+                if not urgent:
+                    raise
         return env
 
     def owe(self, env: Environment, size: int) -> None:
@@ -49,7 +60,7 @@ class Durable(Pair):
             drain(self, self.base + commit)
         except PersistDictError as error:
             try:
-                self.env.recent.update(self._undo, commit, self.undo.get(commit, {}))
+                self.env.recent.update_urgently(self._undo, commit, self.undo.get(commit, {}))
             except PersistDictError:
                 raise _neither_nor(error, self.place) from error
             raise
@@ -72,6 +83,9 @@ class Durable(Pair):
         env.armed, env.due = False, float("inf")
         try:
             drain(self)
+        except DiskFullError:
+            env.due = 0.0  # nothing more is taken until there is room: it could not be kept if the machine stopped
+            raise
         except BaseException:
             env.due = time.monotonic() + ENOUGH
             raise

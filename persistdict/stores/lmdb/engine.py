@@ -12,7 +12,6 @@ reader slots.
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from collections.abc import Callable
 from threading import get_ident
@@ -23,12 +22,24 @@ import lmdb
 from persistdict.errors import DiskFullError, NestedWriteError, NotAStoreError, OpenError, StoreError
 from persistdict.stores.lmdb.gate import Gate, Patience
 from persistdict.stores.lmdb.opening import is_open, unshare
+from persistdict.stores.lmdb.room import free_space
 
-__all__ = ["RETRIES", "Engine", "MapFull", "NotOpen", "raise_not_open", "translated", "was_remapped"]
+__all__ = [
+    "RETRIES",
+    "Engine",
+    "MapFull",
+    "NotOpen",
+    "disk_full",
+    "no_space",
+    "raise_not_open",
+    "translated",
+    "was_remapped",
+]
 
 T = TypeVar("T")
+Enlarge = Callable[[lmdb.Environment, int, bool], object]
 
-NEARLY_NOTHING = 1 << 20  # bytes
+NEARLY_NOTHING = 16 << 20  # bytes; a file system gives some of it back once a write has failed
 RETRIES = 30  # the map doubles at each; more would not fit into 64 bits
 
 
@@ -54,6 +65,10 @@ class Owner(Protocol):
     def rebind(self) -> None: ...
 
 
+def _set_mapsize(raw: lmdb.Environment, size: int, _urgent: bool) -> None:
+    raw.set_mapsize(size)
+
+
 class Engine:
     """An environment of LMDB in a process. Threads: any number.
 
@@ -62,6 +77,7 @@ class Engine:
         owner: whose `recover(error, attempt)` does what makes a repetition worth while, or raises; and whose `rebind()`
             is called when the environment is gone.
         timeout: seconds that a write waits for other processes.
+        enlarge: makes the map larger, with the locks held; its third argument says that a deletion needs it.
 
     Attributes:
         begin: LMDB's own `begin` while open; else something that raises.
@@ -69,7 +85,14 @@ class Engine:
         writing: the thread whose write transaction is under way, or 0; changed under `lock`.
     """
 
-    def __init__(self, gate: Gate, byte: int, owner: Owner, timeout: float) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        byte: int,
+        owner: Owner,
+        timeout: float,
+        enlarge: Enlarge = _set_mapsize,
+    ) -> None:
         self.lock = threading.RLock()
         self.writing = 0
         self.begin: Callable[..., Any] = raise_not_open
@@ -78,6 +101,7 @@ class Engine:
         self.timeout = timeout
         self._gate, self._byte = gate, byte
         self._owner = owner
+        self._enlarge = enlarge
         self._hold, self.free = gate.lock(byte)
 
     def update(self, work: Callable[..., T], *args: Any) -> T:
@@ -108,6 +132,14 @@ class Engine:
                 patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
             if patience is not None:
                 patience.pause()
+
+    def update_urgently(self, work: Callable[..., T], *args: Any) -> T:
+        """`update` for deletions: they go on when the disk is full."""
+        try:
+            return self.update(work, *args)
+        except DiskFullError:
+            self.resize(grow=True, urgent=True)
+            return self.update(work, *args)
 
     def alone(self, work: Callable[..., T], *args: Any) -> T:
         """Run `work(*args)` with the locks held; it begins its transactions by `write`. Not repeated."""
@@ -151,27 +183,26 @@ class Engine:
 
     # Recovering
 
-    def resize(self, *, grow: bool) -> None:
-        """Adopt the size of the map that others chose; if that is not more than ours, and `grow`, double it."""
+    def resize(self, *, grow: bool, urgent: bool = False) -> None:
+        """Adopt the size of the map that others chose; if that is not more than ours, and `grow`, double it.
+
+        Where that is urgent, what is kept for deletions on a full disk may be used.
+        """
         with self.lock:
             if not self.writing:  # else it is this thread that writes, so nobody can have changed the size
-                self.alone(self._resize, grow)
+                self.alone(self._resize, grow, urgent)
 
-    def _resize(self, grow: bool) -> None:
+    def _resize(self, grow: bool, urgent: bool) -> None:
         raw = self.raw
         assert raw is not None
         try:
             before = raw.info()["map_size"]
             raw.set_mapsize(0)
             if grow and raw.info()["map_size"] <= before:
-                self.enlarge(raw, before * 2)
+                self._enlarge(raw, before * 2, urgent)
         except lmdb.Error as error:
             self._forget_if_closed(raw)
             raise translated(error, self.place) from error
-
-    def enlarge(self, raw: lmdb.Environment, size: int) -> None:
-        """Make the map larger; the locks are held."""
-        raw.set_mapsize(size)
 
     def _forget_if_closed(self, raw: lmdb.Environment) -> None:
         """Where there is no room for a larger map, py-lmdb closes the environment; the next use opens it again."""
@@ -206,8 +237,8 @@ class Engine:
 def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Exception:
     """An error of LMDB as one of ours."""
     code = max(0, getattr(error, "code", 0) or 0)  # LMDB's own codes are negative
-    if code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and _is_full(place)):
-        return DiskFullError(code, "no space is left on the disk; nothing was changed by this write", place)
+    if no_space(error, place):
+        return disk_full(place)
     if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError)):
         return NotAStoreError(f"{place} holds a file that is not a database of this kind: {error}")
     if opening:
@@ -215,15 +246,15 @@ def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Excep
     return StoreError(code or errno.EIO, f"the store failed: {error}", place)
 
 
-def _is_full(folder: str) -> bool:
-    """Whether the disk is as good as full. LMDB makes an I/O error of a write that came to an end half way."""
-    if not hasattr(os, "statvfs"):
-        return False
-    try:
-        status = os.statvfs(folder)
-    except OSError:
-        return False
-    return min(status.f_bavail, status.f_bfree) * status.f_frsize < NEARLY_NOTHING
+def disk_full(place: str) -> DiskFullError:
+    """The error for a write that has no room."""
+    return DiskFullError(errno.ENOSPC, "no space is left on the disk; nothing was changed by this write", place)
+
+
+def no_space(error: lmdb.Error, place: str) -> bool:
+    """Whether an error means that the disk is full. LMDB makes an I/O error of a write that came to an end half way."""
+    code = getattr(error, "code", 0)
+    return code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and free_space(place) < NEARLY_NOTHING)
 
 
 def was_remapped(error: lmdb.Error) -> bool:

@@ -21,19 +21,20 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from persistdict.errors import ClosedError, DiskFullError, NotAStoreError, OpenError, PersistDictError
+from persistdict.errors import ClosedError, NotAStoreError, OpenError, PersistDictError, refused
 from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout
 from persistdict.stores.lmdb.engine import RETRIES, Engine, MapFull, NotOpen, raise_not_open, translated, was_remapped
 from persistdict.stores.lmdb.gate import DATA, RECENT, Gate
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
-from persistdict.stores.lmdb.recent import open_recent, recent_folder, remove_stale
+from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
 
-__all__ = ["CLOSED", "Environment", "open_environment"]
+__all__ = ["CLOSED", "MUCH", "Environment", "open_environment"]
 
 T = TypeVar("T")
 
+MUCH = 16 << 20  # bytes of recent writes at which a writer drains them itself
 TIMEOUT = 60.0  # seconds that a write waits for other processes
 
 
@@ -48,6 +49,9 @@ class Environment:
         examined: an id of `recent` for which it is known whether anything was in it.
         unmarked: an id of `recent` at which there was no mark.
         durable: the last number that is known to be on the disk.
+        roomy: up to where the file of the data is known to have its blocks.
+        scarce: whether the room behind its last page is for deletions only.
+        much: bytes of recent writes at which a writer drains them.
         pending: bytes that this process has written to `recent` since its last drain.
         armed: whether somebody sees to the next drain.
         due: the time (time.monotonic) from which a writer drains; infinite where a thread does it.
@@ -63,6 +67,7 @@ class Environment:
         self.dbs: dict[str, Any] = {}
         self.settled = self.examined = self.unmarked = -1
         self.durable = -1
+        self.roomy, self.scarce, self.much = 0, False, MUCH
         self.pending, self.armed, self.due = 0, False, float("inf")
         self.touched: dict[bytes, float | None] = {}
         self.reopened: list[Callable[[], None]] = []
@@ -70,7 +75,8 @@ class Environment:
         self._followers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._map_size = map_size
         self._gate = Gate(os.path.join(folder, files.GATE))
-        self.data, self.recent = (Engine(self._gate, byte, self, TIMEOUT) for byte in (DATA, RECENT))
+        self.data = Engine(self._gate, DATA, self, TIMEOUT)
+        self.recent = Engine(self._gate, RECENT, self, TIMEOUT, enlarge)
         try:
             self._open()
         except BaseException:
@@ -94,9 +100,7 @@ class Environment:
             except OSError as error:
                 if isinstance(error, PersistDictError):
                     raise
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise DiskFullError(error.errno, "no space is left to open the store", self.folder) from error
-                raise OpenError(error.errno, f"cannot open the store: {error.strerror}", self.folder) from error
+                raise refused(error, "open the store", self.folder) from error
             finally:
                 self.recent.free()
                 self.data.free()
@@ -123,6 +127,7 @@ class Environment:
         share(self.folder, raw)
         share(recent_folder(self.folder), recent)
         self.dbs, self.durable = dbs, -1
+        self.roomy, self.scarce = 0, False
         self.settled = self.examined = self.unmarked = -1
         self.pending, self.armed, self.due = 0, False, float("inf")
         self.data.adopt(raw)

@@ -20,7 +20,7 @@ import stat
 import tempfile
 from collections.abc import Callable
 
-from persistdict.errors import NotAStoreError, OpenError, UnsafePathError
+from persistdict.errors import NotAStoreError, OpenError, UnsafePathError, refused
 
 __all__ = ["DATA", "GATE", "LOCK", "NEW", "check_files", "create_data", "identity", "prepare", "remove_leftovers"]
 
@@ -44,7 +44,7 @@ def prepare(path: str) -> str:
         if not os.path.isdir(folder):
             raise OpenError(errno.ENOTDIR, "a dictionary needs a folder, and this is something else", path) from None
     except OSError as error:
-        raise OpenError(error.errno, f"cannot make the folder: {error.strerror}", path) from error
+        raise refused(error, "make the folder", path) from error
     status = os.stat(folder)
     _check_owner(status, folder)
     if status.st_mode & stat.S_IWOTH:

@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from persistdict.errors import BusyError, OpenError, UnsafePathError
+from persistdict.errors import BusyError, UnsafePathError, refused
 
 __all__ = ["DATA", "RECENT", "Gate", "Patience"]
 
@@ -47,7 +47,7 @@ class Gate:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise UnsafePathError(errno.ELOOP, "is a link; refusing to follow it", path) from None
-            raise OpenError(error.errno, f"cannot open the store's lock file: {error.strerror}", path) from error
+            raise refused(error, "open the store's lock file", path) from error
         if sys.platform == "win32":
             self._fd = low
             return

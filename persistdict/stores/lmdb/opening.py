@@ -38,8 +38,9 @@ _inherited: frozenset[Any] = frozenset()  # those of the processes before the fo
 
 
 def open_raw(folder: str, map_size: int | None = None, **options: Any) -> lmdb.Environment:
-    """Open an environment with the map size given, or the largest that the address space allows."""
-    size = map_size or (LARGEST_MAP if sys.maxsize > 1 << 32 and os.name == "posix" else SMALLEST_MAP)
+    """Open an environment with the map size given (0: the file's), or the largest that the address space allows."""
+    large = LARGEST_MAP if sys.maxsize > 1 << 32 and os.name == "posix" else SMALLEST_MAP
+    size = large if map_size is None else map_size
     while True:
         try:
             return _open_once(folder, size, options)

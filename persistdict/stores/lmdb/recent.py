@@ -9,9 +9,12 @@ Where the system does not tell one start from the next, commits here are synced,
 Its main database, and no other:
 
     0x00 "base"  -> base u64, device u64, inode u64 (of data.mdb), little-endian     made with the file
-    0x00 "mark"  -> empty                       the data are being changed directly: nothing may be cached meanwhile
+    0x00 "mark"  -> empty, or number u64        the data are being changed directly: nothing may be cached meanwhile;
+                                                number: see drain.py
     key          -> seq, record (record.py)     keys of 511 bytes and more are cropped, whatever the store's limit; the
                                                 value is always whole; of a deleted entry the record has the flag GONE
+
+It is written through its map where the file system allows it (room.py): then a commit is no system call.
 
 Numbers: a transaction of any kind is numbered base + id of this environment's transaction. `base` is the last number
 that the data knew when the file was made ("last" in its info), so numbers never fall and are never given twice.
@@ -23,29 +26,41 @@ Invariants:
 - Locks: the data's, then this one. Setting or deleting an entry takes only this one.
 """
 
-import contextlib
 import os
 import shutil
 import struct
 import tempfile
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lmdb
 
-from persistdict.errors import NotAStoreError
+from persistdict.errors import DiskFullError, NotAStoreError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
 from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
 from persistdict.stores.lmdb.opening import find_or_open, open_raw
 from persistdict.stores.lmdb.record import GONE, Parsed, parse_record
+from persistdict.stores.lmdb.room import can_be_promised, give_room, keep_room
 
-__all__ = ["BASE", "MARK", "Row", "open_recent", "parse_row", "recent_folder", "recent_key", "remove_stale"]
+__all__ = [
+    "BASE",
+    "MARK",
+    "Row",
+    "change_nothing",
+    "enlarge",
+    "open_recent",
+    "parse_row",
+    "recent_folder",
+    "recent_key",
+    "remove_stale",
+]
 
 BASE, MARK = b"\x00base", b"\x00mark"
 RESERVED = 1  # rows that are no entries; the mark would be another
 PREFIX = "recent-"
 MAP_SIZE = 1 << 30
-ROOM = 512 << 10  # bytes that the file has from the beginning
+FIRST_ROOM = 256 << 10  # bytes of the map, to begin with, of a file that is written through it
+RESERVE = 64 << 10  # bytes that the file has more than its map: for deletions on a full disk
 _BASE = struct.Struct("<QQQ")
 
 
@@ -101,14 +116,22 @@ def open_recent(folder: str, last: int, belongs_to: tuple[int, int]) -> tuple[lm
     del found
     # There are none; or they are another database's: the folder was copied, or its data.mdb was exchanged.
     _make(folder, path, _BASE.pack(last, *belongs_to))
-    return find_or_open(path, MAP_SIZE, **_options()), last
+    return _open(path), last
+
+
+def _open(path: str) -> lmdb.Environment:
+    if not _is_written_through_map(os.path.dirname(path)):
+        return find_or_open(path, MAP_SIZE, max_dbs=0, sync=boot_id() is None)
+    raw = find_or_open(path, 0, max_dbs=0, sync=False, writemap=True)
+    keep_room(os.path.join(path, DATA), raw.info()["map_size"] + RESERVE)
+    return raw
 
 
 def _open_existing(path: str) -> tuple[lmdb.Environment, tuple[int, ...]] | None:
     if os.path.islink(path) or identity(path) is None:
         return None
     check_files(path)
-    raw = find_or_open(path, MAP_SIZE, **_options())
+    raw = _open(path)
     with raw.begin() as txn:
         stored = txn.get(BASE)
     if stored is None or len(stored) != _BASE.size:
@@ -120,24 +143,48 @@ def _make(folder: str, path: str, base: bytes) -> None:
     """Build an empty environment and move it into place; what is there is removed."""
     new = tempfile.mkdtemp(prefix=NEW, dir=folder)
     try:
-        raw = open_raw(os.path.join(new, "recent"), MAP_SIZE, **_options())
+        made = os.path.join(new, "recent")
+        raw = open_raw(made, FIRST_ROOM, max_dbs=0, sync=False)
         with raw.begin(write=True) as txn:
             txn.put(BASE, base)
         raw.close()  # nobody else can know of it
-        _reserve(os.path.join(new, "recent", DATA))
+        if _is_written_through_map(folder):
+            give_room(os.path.join(made, DATA), FIRST_ROOM)
         if os.path.lexists(path):
             os.rename(path, os.path.join(new, "old"))
-        os.rename(os.path.join(new, "recent"), path)
+        os.rename(made, path)
     finally:
         shutil.rmtree(new)
 
 
-def _reserve(path: str) -> None:
-    """Give the file room for some deletions, which must go on when the disk is full."""
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file, contextlib.suppress(OSError):  # there is none; then deletions are refused too
-            os.posix_fallocate(file.fileno(), 0, ROOM)
+def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
+    """Make the map larger; if that is urgent, by the reserve where the disk is full. Needs the lock.
+
+    The disk must have room for what is in it a second time: there it will be drained to.
+
+    Whoever opens a file that is written through its map cuts the file off where the map ends: the size must be written
+    into the file before anybody else can open it.
+    """
+    if not raw.flags()["writemap"]:
+        raw.set_mapsize(size)
+        return
+    path = os.path.join(os.fsdecode(raw.path()), DATA)
+    try:
+        give_room(path, size + RESERVE, spare=size)
+    except DiskFullError:
+        size = os.stat(path).st_size
+        if not urgent or size <= raw.info()["map_size"]:
+            raise
+    raw.set_mapsize(size)
+    keep_room(path, size + RESERVE)
+    with raw.begin(write=True) as txn:
+        change_nothing(txn)
 
 
-def _options() -> dict[str, Any]:
-    return {"max_dbs": 0, "sync": boot_id() is None}
+def change_nothing(txn: lmdb.Transaction) -> None:
+    """Make a commit of a transaction. LMDB uses pages that were freed in one only in the one after the next."""
+    txn.put(BASE, txn.get(BASE, b""))
+
+
+def _is_written_through_map(folder: str) -> bool:
+    return boot_id() is not None and can_be_promised(folder)

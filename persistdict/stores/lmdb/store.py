@@ -13,31 +13,26 @@ from zlib import crc32
 
 import lmdb
 
-from persistdict.errors import MismatchError
+from persistdict.errors import DiskFullError, MismatchError
 from persistdict.keys import MAX_KEY_SIZE
-from persistdict.store import ANY, Capability, Condition, Found, Item, Receipt, Record, Store, Transaction
-from persistdict.stores.lmdb.drain import write_directly
-from persistdict.stores.lmdb.durable import MUCH, Durable
-from persistdict.stores.lmdb.environment import CLOSED, open_environment
+from persistdict.store import Capability, Found, Item, Record, Store, Transaction
+from persistdict.stores.lmdb.environment import CLOSED, MUCH, open_environment
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
 from persistdict.stores.lmdb.scankeys import scan_by_key
-from persistdict.stores.lmdb.transaction import DirectTransaction, RecentTransaction
 from persistdict.stores.lmdb.upkeep import check_entries, expire_entries, write_access_times
+from persistdict.stores.lmdb.writing import Writing
 
 __all__ = ["LmdbStore"]
 
 T = TypeVar("T")
 
 MAX_TOUCHED = 1 << 16
-BIG = 1 << 20  # bytes of a value from which on it is written to the data directly, and not twice
-MANY = 512  # writes in one transaction from which on it changes the data directly
 _prefix = PREFIX.unpack_from
-_OVERHEAD = 100  # bytes that a row takes beside its value
 
 
-class LmdbStore(Durable, Store):
+class LmdbStore(Writing, Store):
     """A handle on the entries in one folder.
 
     Args:
@@ -197,7 +192,9 @@ class LmdbStore(Durable, Store):
 
     def last(self, *, values: bool = True) -> Record | None:
         if self.env.pending > MUCH >> 8:
-            self.sync()  # else a loop that removes the newest would pass over ever more that is gone already
+            # else a loop that removes the newest would pass over ever more that is gone already
+            with contextlib.suppress(DiskFullError):
+                self.sync()
         return self.env.attempt(self._last, values)
 
     def _last(self, values: bool) -> Record | None:
@@ -232,50 +229,6 @@ class LmdbStore(Durable, Store):
             return {name.decode(): text.decode() for name, text in self.begin_data(self.meta).cursor()}
 
         return self.env.attempt(work)
-
-    # Writing
-
-    def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
-        env = self.env
-        if len(blob) > BIG:
-            return self.update(lambda txn: txn.put(kb, hint, tag, blob, ttl=ttl, when=when), size=MANY)
-        if env.pending > MUCH or time.monotonic() > env.due:
-            self.sync()
-        if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit and self.interval:
-            receipt = env.recent.update(self.put_plain, kb, hint, tag, blob)
-        else:
-            receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when)
-        env.pending += len(blob) + _OVERHEAD
-        if not env.armed:
-            self.arm(env)
-        return receipt
-
-    def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
-        def work(r: Any) -> Receipt | None:
-            place = self.delete_recent(r, 0, kb, when)
-            return None if place is None else Receipt(place.slot[0], 0, None, r.id())
-
-        env = self.paid()
-        receipt = env.recent.update(work)
-        if receipt is not None:
-            self.owe(env, _OVERHEAD)
-        return receipt
-
-    def update(self, work: Callable[[Transaction], T], *, size: int = 1, whole: bool = False) -> T:
-        if whole or size >= MANY:
-            return write_directly(self, lambda d, number: work(DirectTransaction(self, d, number)))[0]
-
-        def in_recent(r: Any) -> tuple[T, int]:
-            transaction = RecentTransaction(self, r)
-            return work(transaction), transaction.written
-
-        env = self.paid()
-        done, written = env.recent.update(in_recent)
-        if written:
-            self.owe(env, written)
-        return done
 
     # Upkeep
 

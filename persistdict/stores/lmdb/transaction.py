@@ -6,11 +6,13 @@ from typing import Any
 
 from persistdict.errors import StoreError
 from persistdict.store import ANY, Condition, Receipt, Record, Transaction
+from persistdict.stores.lmdb.engine import disk_full
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import COUNTER_BITS
+from persistdict.stores.lmdb.reserve import refuse_without_room
 from persistdict.stores.lmdb.rows import LARGE_VALUE
 
-__all__ = ["DirectTransaction", "RecentTransaction"]
+__all__ = ["ClearingTransaction", "DirectTransaction", "RecentTransaction"]
 
 
 class _Counting(Transaction):
@@ -34,11 +36,11 @@ class _Counting(Transaction):
 
 
 class RecentTransaction(_Counting):
-    """A few writes. `written` tells about how many bytes."""
+    """A few writes. `written` tells about how many bytes. Where the disk is `full`, nothing but deletions."""
 
-    def __init__(self, rows: Pair, r: Any) -> None:
+    def __init__(self, rows: Pair, r: Any, full: bool = False) -> None:
         super().__init__()
-        self._rows, self._r = rows, r
+        self._rows, self._r, self._full = rows, r, full
         self.written = 0
 
     def get(self, kb: bytes) -> Record | None:
@@ -47,7 +49,11 @@ class RecentTransaction(_Counting):
     def put(
         self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
     ) -> Receipt | None:
+        if self._full:
+            raise disk_full(self._rows.place)
         self.written += len(blob) + 100
+        if self.written > self._rows.env.much:
+            refuse_without_room(self._rows.env, self.written)
         return self._rows.put_recent(self._r, self._next(), kb, hint, tag, blob, ttl, when)
 
     def discard(self, kb: bytes) -> bool:
@@ -104,3 +110,35 @@ class DirectTransaction(_Counting):
 
     def id(self) -> int:
         return self._number - self._rows.base
+
+
+class ClearingTransaction(DirectTransaction):
+    """On a full disk, where the recent writes could not be drained: everything must be cleared first."""
+
+    def __init__(self, rows: Pair, d: Any, number: int) -> None:
+        super().__init__(rows, d, number)
+        self._cleared = False
+
+    def clear(self) -> int:
+        self._cleared = True
+        return super().clear()
+
+    def _next(self) -> int:
+        self._refuse()
+        return super()._next()
+
+    def get(self, kb: bytes) -> Record | None:
+        self._refuse()
+        return super().get(kb)
+
+    def discard(self, kb: bytes) -> bool:
+        self._refuse()
+        return super().discard(kb)
+
+    def set_info(self, name: str, text: str) -> None:
+        self._refuse()
+        super().set_info(name, text)
+
+    def _refuse(self) -> None:
+        if not self._cleared:
+            raise disk_full(self._rows.place)

@@ -43,7 +43,7 @@ def expire_entries(rows: Pair, budget: int, after: bytes) -> tuple[int, bytes | 
     if not found:
         return 0, following
     work = lambda r: sum(_remove(rows, r, n, *place) for n, place in enumerate(found))  # noqa: E731
-    return rows.env.recent.update(work), following
+    return rows.env.recent.update_urgently(work), following
 
 
 def _remove(rows: Pair, r: Any, n: int, kb: bytes, seq: bytes) -> bool:
