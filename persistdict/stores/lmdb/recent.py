@@ -26,6 +26,7 @@ Invariants:
 - Locks: the data's, then this one. Setting or deleting an entry takes only this one.
 """
 
+import contextlib
 import os
 import shutil
 import struct
@@ -37,6 +38,7 @@ import lmdb
 from persistdict.errors import DiskFullError, NotAStoreError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
+from persistdict.stores.lmdb.engine import disk_full
 from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
 from persistdict.stores.lmdb.opening import find_or_open, open_raw
 from persistdict.stores.lmdb.record import GONE, Parsed, parse_record
@@ -158,7 +160,7 @@ def _make(folder: str, path: str, base: bytes) -> None:
 
 
 def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
-    """Make the map larger; if that is urgent, by the reserve where the disk is full. Needs the lock.
+    """Make the map of that size, or larger; if that is urgent, by the reserve where the disk is full. Needs the lock.
 
     The disk must have room for what is in it a second time: there it will be drained to.
 
@@ -169,16 +171,26 @@ def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
         raw.set_mapsize(size)
         return
     path = os.path.join(os.fsdecode(raw.path()), DATA)
-    try:
-        give_room(path, size + RESERVE, spare=size)
-    except DiskFullError:
-        size = os.stat(path).st_size
-        if not urgent or size <= raw.info()["map_size"]:
-            raise
-    raw.set_mapsize(size)
-    keep_room(path, size + RESERVE)
+    raw.set_mapsize(_make_room(path, size) or _reserved(path, raw.info()["map_size"], urgent))
+    keep_room(path, raw.info()["map_size"] + RESERVE)
     with raw.begin(write=True) as txn:
         change_nothing(txn)
+
+
+def _make_room(path: str, size: int) -> int:
+    """Give the file room for a map of that size or, as every growth costs the pages their places, twice as much."""
+    for wanted in (2 * size, size):
+        with contextlib.suppress(DiskFullError):
+            give_room(path, wanted + RESERVE, spare=wanted)
+            return wanted
+    return 0
+
+
+def _reserved(path: str, size: int, urgent: bool) -> int:
+    reserved = os.stat(path).st_size
+    if not urgent or reserved <= size:
+        raise disk_full(path)
+    return reserved
 
 
 def change_nothing(txn: lmdb.Transaction) -> None:
