@@ -718,6 +718,28 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         store.sync()
         store.flush_touched(store.clock())
 
+    def backup(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+        """Make a copy on disk that holds everything as it is at one moment; reads and writes go on meanwhile.
+
+        The copy is a store like this one: `PersistDict(path, ...)` opens it, with the same codec and key options. It
+        is made beside `path` and moved there when it is whole and on the disk, so a backup is there or it is not. If
+        it fails, by a full disk or Ctrl-C, nothing is left behind (a process that is killed may leave a folder
+        `.persistdict-backup-*`, which can be removed).
+
+        Do not copy the files of an open dictionary by other means (cp, shutil.copytree): such a copy is torn, and to
+        read its lock files takes away the locks of the process that does it.
+
+        Args:
+            path: a folder that is new or empty, outside of this dictionary's; missing parents are made.
+
+        Returns the size of the copy in bytes. Takes time and space in proportion to it. Space that is freed by writes
+        meanwhile can be used again only when the copy is done.
+
+        Raises TargetExistsError, DiskFullError, StoreError; CorruptEntryError if a write of the last moments is
+        damaged; Unsupported for a dictionary in memory.
+        """
+        return self._opened().backup(os.fsdecode(path))
+
     @property
     def path(self) -> str:
         """The folder or URL."""

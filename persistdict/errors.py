@@ -10,7 +10,7 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
     |             NestedWriteError (RuntimeError), BusyError (TimeoutError)
-    `-- upkeep:   MaintenanceError (RuntimeError)
+    `-- upkeep:   MaintenanceError (RuntimeError), TargetExistsError (FileExistsError)
 
 and one warning, DamagedEntryWarning (UserWarning), where raising would end an iteration.
 
@@ -34,6 +34,7 @@ __all__ = [
     "OpenError",
     "PersistDictError",
     "StoreError",
+    "TargetExistsError",
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
@@ -121,3 +122,7 @@ class BusyError(PersistDictError, TimeoutError):
 
 class MaintenanceError(PersistDictError, RuntimeError):
     """Upkeep in the background failed or found damage since the last explicit call; the cause is chained."""
+
+
+class TargetExistsError(PersistDictError, FileExistsError):
+    """A backup needs a new or empty folder, and something is there. Nothing was changed."""

@@ -25,6 +25,8 @@ import enum
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from persistdict.errors import Unsupported
+
 __all__ = ["ABSENT", "ANY", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
 
 T = TypeVar("T")
@@ -257,6 +259,10 @@ class Store(abc.ABC):
 
         It tells whether it will see to that; else writers do, at their next write.
         """
+
+    def backup(self, path: str) -> int:
+        """Make a store of its own at `path` that holds what this one holds at one moment; tells its size in bytes."""
+        raise Unsupported(f"{self.place}: this engine makes no backups")
 
     def tidy(self) -> None:  # noqa: B027 - most stores have nothing to tidy
         """Free what users that died have left behind."""

@@ -29,13 +29,13 @@ from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, parse_row
 from persistdict.stores.lmdb.record import GONE, RESIDUE
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Rows
 
-__all__ = ["drain", "write_directly"]
+__all__ = ["Recent", "apply_recent", "drain", "recent_writes", "write_directly"]
 
 T = TypeVar("T")
 
 CLEARED_AT_ONCE = 500  # rows that one transaction of the recent writes takes away
 
-Found = list[tuple[bytes, bytes]]  # key and row
+Recent = list[tuple[bytes, bytes]]  # key and row
 
 
 def drain(rows: Rows, number: int | None = None) -> None:
@@ -65,17 +65,17 @@ def _environment(rows: Rows) -> Environment:
     return env
 
 
-def _drain(rows: Rows, wanted: int | None = None) -> Found:
+def _drain(rows: Rows, wanted: int | None = None) -> Recent:
     """Gives what is damaged, or leads to what is damaged; it stays, and harms no other."""
     env = rows.env
-    stuck: Found = []
+    stuck: Recent = []
     if wanted is not None and env.durable >= wanted:
         return stuck
     pending, env.pending = env.pending, 0
     number, found = _snapshot(rows)
     if found:
         try:
-            stuck = env.data.write(_apply, rows, found, number)
+            stuck = env.data.write(apply_recent, rows, found, number)
         except lmdb.Error as error:
             env.pending += pending
             if getattr(error, "code", 0) in (errno.ENOSPC, errno.EDQUOT):
@@ -86,7 +86,7 @@ def _drain(rows: Rows, wanted: int | None = None) -> Found:
     return stuck
 
 
-def _make_room(rows: Rows, found: Found) -> None:
+def _make_room(rows: Rows, found: Recent) -> None:
     """On a full disk: bring the deletions alone into the data, which may free the pages that the rest needs."""
     gone = [(key, raw) for key, raw in found if key != MARK and raw[9] & GONE]
 
@@ -98,23 +98,29 @@ def _make_room(rows: Rows, found: Found) -> None:
     _take_away(rows, gone)
 
 
-def _snapshot(rows: Rows) -> tuple[int, Found]:
+def _snapshot(rows: Rows) -> tuple[int, Recent]:
     """The recent writes in order of creation, and the number of the snapshot.
 
     The snapshot ends here, so that the file need not grow while the drain goes on.
     """
     r = rows.begin()
+    return rows.base + r.id(), recent_writes(r)
+
+
+def recent_writes(r: Any) -> Recent:
+    """All recent writes of a snapshot, and the mark, in order of creation."""
     found = [(key, raw) for key, raw in r.cursor() if key != BASE]
     found.sort(key=_created)
-    return rows.base + r.id(), found
+    return found
 
 
 def _created(item: tuple[bytes, bytes]) -> int:
     return int.from_bytes(item[1][:8], sys.byteorder)
 
 
-def _apply(d: Any, rows: Rows, found: Found, number: int) -> Found:
-    stuck: Found = []
+def apply_recent(d: Any, rows: Rows, found: Recent, number: int) -> Recent:
+    """Bring the recent writes of a snapshot, and its number, into the data. Gives what is damaged and was not."""
+    stuck: Recent = []
     for key, raw in found:
         try:
             if key != MARK:
@@ -146,11 +152,11 @@ def _apply_row(d: Any, rows: Rows, key: bytes, raw: bytes) -> None:
         rows.remove(d, row.record.kb, place)
 
 
-def _take_away(rows: Rows, found: Found) -> None:
+def _take_away(rows: Rows, found: Recent) -> None:
     """Remove what was applied from the recent writes, unless it was written again."""
     env = rows.env
 
-    def work(r: Any, part: Found) -> int:
+    def work(r: Any, part: Recent) -> int:
         for key, raw in part:
             if r.get(key) == raw:
                 r.delete(key)
@@ -200,13 +206,13 @@ def _change(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
     return done, commit
 
 
-def _drain_the_rest(rows: Rows) -> Found:
+def _drain_the_rest(rows: Rows) -> Recent:
     """What was written between the drain and taking the lock; applied, and still there. Gives what is damaged."""
     number, found = _snapshot(rows)
-    return rows.env.data.write(_apply, rows, found, number) if found else []
+    return rows.env.data.write(apply_recent, rows, found, number) if found else []
 
 
-def _set_mark(r: Any, stuck: Found) -> int:
+def _set_mark(r: Any, stuck: Recent) -> int:
     """Leave nothing but the base, the mark and what is damaged; gives the id."""
     kept = {BASE, *(key for key, _ in stuck)}
     cursor = r.cursor()

@@ -18,9 +18,9 @@ from typing import Any
 import lmdb
 
 from persistdict.errors import NotAStoreError
-from persistdict.stores.lmdb.folder import LOCK, identity
+from persistdict.stores.lmdb.folder import DATA, LOCK, identity
 
-__all__ = ["find_or_open", "forget_inherited", "is_open", "open_raw", "share", "unshare"]
+__all__ = ["find_or_open", "forget_inherited", "is_open", "open_alone", "open_raw", "share", "unshare"]
 
 MAX_DBS = 32
 MAX_READERS = 1024
@@ -87,6 +87,12 @@ def _reserve(path: str) -> None:
         os.posix_fallocate(fd, 0, os.fstat(fd).st_size or LOCK_SIZE)
     finally:
         os.close(fd)
+
+
+def open_alone(folder: str, room: int) -> lmdb.Environment:
+    """Open an environment of which nobody else knows, without a lock file, to write at most `room` bytes more."""
+    size = 2 * os.path.getsize(os.path.join(folder, DATA)) + room + SMALLEST_MAP  # each page may be written anew
+    return lmdb.open(os.fsencode(folder), map_size=size, max_dbs=MAX_DBS, lib_version=0, lock=False, create=False)
 
 
 # py-lmdb refuses to open files twice in a process, by marks that a forked child inherits. An inherited environment is

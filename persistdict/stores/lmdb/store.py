@@ -16,6 +16,7 @@ import lmdb
 from persistdict.errors import MismatchError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.store import ANY, Capability, Condition, Found, Item, Receipt, Record, Store, Transaction
+from persistdict.stores.lmdb.backup import back_up
 from persistdict.stores.lmdb.drain import write_directly
 from persistdict.stores.lmdb.durable import MUCH, Durable
 from persistdict.stores.lmdb.environment import CLOSED, open_environment
@@ -287,6 +288,9 @@ class LmdbStore(Durable, Store):
 
     def check(self, budget: int, after: bytes = b"") -> tuple[list[str], bytes | None]:
         return check_entries(self, budget, after)
+
+    def backup(self, path: str) -> int:
+        return back_up(self, path)
 
     def tidy(self) -> None:
         self.env.attempt(self.env.tidy)
