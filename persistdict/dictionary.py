@@ -36,7 +36,7 @@ from persistdict.front import Front
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.log import Log
 from persistdict.maintenance import Keeper, expire_all, keeper_of
-from persistdict.options import Options, make_store, seconds
+from persistdict.options import Options, make_store, number, seconds
 from persistdict.setviews import Items, Keys, Values
 from persistdict.store import ABSENT, Item, Receipt, Record, Store, Transaction
 
@@ -739,6 +739,24 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         damaged; Unsupported for a dictionary in memory.
         """
         return self._opened().backup(os.fsdecode(path))
+
+    def compact(self, *, timeout: float = 0.0) -> int:
+        """Give the space that deleted and overwritten entries have left back to the file system.
+
+        Without this the space is kept for new entries, and the file never shrinks. A compacted copy is made and takes
+        the place of the data by one rename: whatever kills the process, or the power, leaves the old or the new, and
+        nothing is lost. Reads and small writes go on meanwhile, also through other handles of this process; large
+        writes, and whoever opens the dictionary, wait. The copy needs as much space as it will take.
+
+        Args:
+            timeout: seconds to wait until no other process has the dictionary open; 0 for not at all.
+
+        Returns how many bytes smaller the data became. The file of recent writes is not made smaller.
+
+        Raises BusyError, which names a process that has it open, DiskFullError, StoreError; then nothing was changed.
+        Unsupported for a dictionary in memory, and on Windows (open a backup instead).
+        """
+        return self._opened().compact(number("timeout", timeout, at_least=0))
 
     @property
     def path(self) -> str:

@@ -6,7 +6,8 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     PersistDictError
     |-- opening:  UnsafePathError (PermissionError), NotAStoreError (ValueError), MismatchError (ValueError),
     |             OpenError (OSError)
-    |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError)
+    |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError),
+    |             StoreGoneError (StoreError)
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
     |             NestedWriteError (RuntimeError), BusyError (TimeoutError)
@@ -34,6 +35,7 @@ __all__ = [
     "OpenError",
     "PersistDictError",
     "StoreError",
+    "StoreGoneError",
     "TargetExistsError",
     "UnsafePathError",
     "Unsupported",
@@ -79,6 +81,10 @@ class StoreError(PersistDictError, OSError):
     """The engine failed in a way that has no error of its own; the cause is chained."""
 
 
+class StoreGoneError(StoreError):
+    """The files of an open store were deleted or replaced. What was written since the last flush may be lost."""
+
+
 # Reading
 
 
@@ -114,7 +120,7 @@ class NestedWriteError(PersistDictError, RuntimeError):
 
 
 class BusyError(PersistDictError, TimeoutError):
-    """Another process, which the message names, was writing for longer than the timeout. Nothing was changed."""
+    """Another process, which the message names, was in the way for longer than the timeout. Nothing was changed."""
 
 
 # Upkeep

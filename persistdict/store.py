@@ -264,6 +264,10 @@ class Store(abc.ABC):
         """Make a store of its own at `path` that holds what this one holds at one moment; tells its size in bytes."""
         raise Unsupported(f"{self.place}: this engine makes no backups")
 
+    def compact(self, timeout: float) -> int:
+        """Give unused space back, tells how many bytes. Waits so many seconds for others to let go of the store."""
+        raise Unsupported(f"{self.place}: this engine has no space to give back")
+
     def tidy(self) -> None:  # noqa: B027 - most stores have nothing to tidy
         """Free what users that died have left behind."""
 

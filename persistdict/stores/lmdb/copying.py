@@ -48,15 +48,12 @@ def _stream(raw: lmdb.Environment, txn: Any, file: Any) -> list[BaseException]:
     with taking:
         try:
             thread.start()
-        except BaseException:
-            giving.close()
-            raise
-        try:
             while part := taking.recv(PART):
                 file.write(part)
         finally:
             taking.shutdown(socket.SHUT_RDWR)  # if it is not done it cannot go on
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
     return failed
 
 

@@ -29,7 +29,7 @@ from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, parse_row
 from persistdict.stores.lmdb.record import GONE, RESIDUE
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Rows
 
-__all__ = ["Recent", "apply_recent", "drain", "recent_writes", "write_directly"]
+__all__ = ["Recent", "apply_recent", "drain", "environment_of", "recent_writes", "write_directly"]
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def drain(rows: Rows, number: int | None = None) -> None:
     So of many that wait for each other, one syncs for all. Raises StoreError or DiskFullError; then everything is still
     where it was.
     """
-    env = _environment(rows)
+    env = environment_of(rows)
     attempt = 0
     while True:
         try:
@@ -57,7 +57,7 @@ def drain(rows: Rows, number: int | None = None) -> None:
         raise CorruptEntryError(f"{rows.place}: {len(stuck)} recent writes are damaged and stay where they are")
 
 
-def _environment(rows: Rows) -> Environment:
+def environment_of(rows: Rows) -> Environment:
     """The environment. Raises NestedWriteError within a write of this thread, which would take the locks backwards."""
     env = rows.env
     if env.recent.writing == get_ident():
@@ -71,6 +71,7 @@ def _drain(rows: Rows, wanted: int | None = None) -> Recent:
     stuck: Recent = []
     if wanted is not None and env.durable >= wanted:
         return stuck
+    env.presence.check()
     pending, env.pending = env.pending, 0
     number, found = _snapshot(rows)
     if found:
@@ -81,6 +82,7 @@ def _drain(rows: Rows, wanted: int | None = None) -> Recent:
             if getattr(error, "code", 0) in (errno.ENOSPC, errno.EDQUOT):
                 _make_room(rows, found)
             raise
+        env.presence.check()
         _take_away(rows, [item for item in found if item not in stuck])
     env.durable = max(env.durable, number)
     return stuck
@@ -173,7 +175,7 @@ def write_directly(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
 
     Returns what it returns, and the id of the recent writes from which on readers see it.
     """
-    env = _environment(rows)
+    env = environment_of(rows)
     attempt = 0
     while True:
         try:
@@ -200,6 +202,7 @@ def _change(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
 
     try:
         done = env.data.write(change)
+        env.presence.check()
     finally:
         env.recent.write(_remove_mark)
     env.durable = max(env.durable, number)

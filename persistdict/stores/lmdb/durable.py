@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from persistdict.errors import BusyError, DiskFullError, PersistDictError, StoreError
+from persistdict.errors import BusyError, DiskFullError, PersistDictError, StoreError, StoreGoneError
 from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.pair import Pair
@@ -72,6 +72,9 @@ class Durable(Pair):
         env.armed, env.due = False, float("inf")
         try:
             drain(self)
+        except StoreGoneError:
+            env.due = 0.0  # from now on every write raises it
+            raise
         except BaseException:
             env.due = time.monotonic() + ENOUGH
             raise

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -24,16 +23,18 @@ import lmdb
 from persistdict.errors import ClosedError, DiskFullError, NotAStoreError, OpenError, PersistDictError
 from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
-from persistdict.stores.lmdb import layout
+from persistdict.stores.lmdb import layout, registry
 from persistdict.stores.lmdb.engine import RETRIES, Engine, MapFull, NotOpen, raise_not_open, translated, was_remapped
-from persistdict.stores.lmdb.gate import DATA, RECENT, Gate
+from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
+from persistdict.stores.lmdb.presence import Presence, gone
 from persistdict.stores.lmdb.recent import open_recent, recent_folder, remove_stale
 
 __all__ = ["CLOSED", "Environment", "open_environment"]
 
 T = TypeVar("T")
 
+FILES = (files.DATA, files.LOCK)
 TIMEOUT = 60.0  # seconds that a write waits for other processes
 
 
@@ -52,6 +53,7 @@ class Environment:
         armed: whether somebody sees to the next drain.
         due: the time (time.monotonic) from which a writer drains; infinite where a thread does it.
         touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
+        presence: tells whether the files are still where they were.
         reopened: called after the files were opened anew in a forked child.
         unsynced: called after the first write since a drain.
     """
@@ -68,13 +70,14 @@ class Environment:
         self.reopened: list[Callable[[], None]] = []
         self.unsynced: list[Callable[[float], bool]] = []
         self._followers: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._map_size = map_size
-        self._gate = Gate(os.path.join(folder, files.GATE))
-        self.data, self.recent = (Engine(self._gate, byte, self, TIMEOUT) for byte in (DATA, RECENT))
+        self.map_size = map_size
+        self._id: str | None = None  # of the store, once it was opened
+        self.gate = Gate(os.path.join(folder, files.GATE))
+        self.data, self.recent = (Engine(self.gate, byte, self, TIMEOUT) for byte in (DATA, RECENT))
         try:
             self._open()
         except BaseException:
-            self._gate.close()
+            self.gate.close()
             raise
 
     # Opening
@@ -84,11 +87,14 @@ class Environment:
             try:
                 self.data.hold_patiently()
                 self.recent.hold_patiently()
+                self.gate.share(USERS)
+                if self._id is not None and files.identity(self.folder) is None:
+                    raise gone(self.folder, "data.mdb was deleted")
                 files.remove_leftovers(self.folder)
                 remove_stale(self.folder)
                 if files.identity(self.folder) is None:
                     files.create_data(self.folder, self._create)
-                self._bind(find_or_open(self.folder, self._map_size))
+                self._bind(find_or_open(self.folder, self.map_size))
             except lmdb.Error as error:
                 raise translated(error, self.folder, opening=True) from error
             except OSError as error:
@@ -103,7 +109,7 @@ class Environment:
 
     def _create(self, folder: str) -> None:
         """Build a new, empty database; it is moved into place when this returns."""
-        raw = open_raw(folder, self._map_size)
+        raw = open_raw(folder, self.map_size)
         try:
             layout.initialise(raw)
         finally:
@@ -114,20 +120,38 @@ class Environment:
         if not raw.flags()["sync"]:
             raise NotAStoreError(f"{self.folder} is open in this process without sync; writes would not be durable")
         dbs, last = layout.adopt(raw, self.folder)
-        raw.reader_check()
         found = files.identity(self.folder)
         if found is None:
             raise OpenError(errno.ENOENT, "the store was removed while it was opened", self.folder)
-        recent, self.base = open_recent(self.folder, last, found)
+        stored = layout.note(raw, dbs, layout.ID)
+        if self._id not in (None, stored):
+            raise gone(self.folder, "the store was replaced by another")
+        recent, self.base = open_recent(self.folder, last, found, layout.note(raw, dbs, layout.REPLACED))
         recent.reader_check()
-        share(self.folder, raw)
         share(recent_folder(self.folder), recent)
-        self.dbs, self.durable = dbs, -1
+        self._id, self.durable = stored, -1
         self.settled = self.examined = self.unmarked = -1
         self.pending, self.armed, self.due = 0, False, float("inf")
-        self.data.adopt(raw)
         self.recent.adopt(recent)
+        self.take_up(raw, dbs)
+
+    def take_up(self, raw: lmdb.Environment, dbs: dict[str, Any]) -> None:
+        """Take the data into use; the locks are held."""
+        raw.reader_check()
+        share(self.folder, raw)
+        self._note_places()
+        self.dbs = dbs
+        self.data.adopt(raw)  # behind what belongs to it: this may be interrupted anywhere
         self.rebind()
+
+    def move(self, folder: str) -> None:
+        """The folder was moved and is opened by its new name."""
+        self.folder = folder
+        self._note_places()
+
+    def _note_places(self) -> None:
+        places = [os.path.join(folder, name) for folder in (self.folder, recent_folder(self.folder)) for name in FILES]
+        self.presence = Presence(self.folder, [*places, os.path.join(self.folder, files.GATE)])
 
     def follow(self, follower: Any) -> None:
         """Have `follower.bind()` called after every (re)opening, as long as the follower lives."""
@@ -204,19 +228,18 @@ class Environment:
 
     def is_entered(self) -> bool:
         """Whether this thread holds one of the locks."""
-        return any(map(is_held_here, (self.data.lock, self.recent.lock, _registry_lock)))
+        return any(map(is_held_here, (self.data.lock, self.recent.lock, registry.lock)))
 
     def release(self) -> None:
         """One handle less; the last one lets go of the environments."""
-        with _registry_lock:
+        with registry.lock:
             self.users -= 1
             if self.users:
                 return
-            for key in [key for key, environment in _registry.items() if environment is self]:
-                del _registry[key]
             with self.data.lock, self.recent.lock:
+                registry.unregister(self)
                 self._forget(_raise_closed)
-                self._gate.close()
+                self.gate.close()
 
     def _forget(self, begin: Callable[..., Any]) -> None:
         self.dbs = {}
@@ -227,10 +250,14 @@ class Environment:
 
     def _reopen(self) -> None:
         """Open the files for this process, after a fork or a failure."""
-        with _registry_lock, self.data.lock, self.recent.lock:
+        with registry.lock, self.data.lock, self.recent.lock:
             if self.data.raw is None or self.recent.raw is None:
                 self._forget(raise_not_open)
                 self._open()
+                key = files.identity(self.folder)
+                registry.unregister(self, but=key)
+                registry.register(self, key)
+            self.rebind()
         for restart in self.reopened:
             restart()
 
@@ -239,10 +266,6 @@ class Environment:
         for engine in (self.data, self.recent):
             engine.after_fork()
         self._forget(raise_not_open)
-
-
-_registry: dict[tuple[int, int], Environment] = {}  # by device and inode of the data file
-_registry_lock = threading.RLock()
 
 
 class _Closed:
@@ -269,15 +292,11 @@ def open_environment(path: str, map_size: int | None = None) -> Environment:
     Raises UnsafePathError, NotAStoreError or OpenError.
     """
     folder = files.prepare(path)
-    with _registry_lock:
-        key = files.identity(folder)
-        environment = _registry.get(key) if key else None
+    with registry.lock:
+        environment: Environment | None = registry.find(folder)
         if environment is None:
             environment = Environment(folder, map_size)
-            key = files.identity(folder)
-            if key is None:
-                raise OpenError(errno.ENOENT, "the store was removed while it was opened", folder)
-            _registry[key] = environment
+            registry.register(environment, files.identity(folder))
         environment.users += 1
         return environment
 
@@ -287,10 +306,8 @@ def _raise_closed(*_: Any, **__: Any) -> Any:
 
 
 def _after_fork_in_child() -> None:
-    global _registry_lock
-    _registry_lock = threading.RLock()
     forget_inherited()
-    for environment in _registry.values():
+    for environment in registry.environments.values():
         environment.after_fork()
 
 

@@ -30,10 +30,11 @@ from collections.abc import Callable
 
 from persistdict.errors import BusyError, OpenError, UnsafePathError
 
-__all__ = ["DATA", "RECENT", "Gate", "Patience"]
+__all__ = ["DATA", "RECENT", "USERS", "Gate", "Patience"]
 
 HIGH = 900
 DATA, RECENT = 0, 1  # the byte that stands for each environment
+USERS = 2  # shared by all processes that have the store open
 SHORTEST, LONGEST = 20e-6, 2e-3  # seconds between two attempts
 
 
@@ -67,6 +68,23 @@ class Gate:
         hold = functools.partial(lockf, self._fd, LOCK_EX | LOCK_NB, 1, byte)
         return hold, functools.partial(lockf, self._fd, LOCK_UN, 1, byte)
 
+    def share(self, byte: int) -> None:
+        """Hold a lock together with other processes, until the file is closed. Raises BlockingIOError if one claims it.
+
+        Not on Windows, where nobody claims.
+        """
+        if sys.platform != "win32":
+            from fcntl import LOCK_NB, LOCK_SH, lockf
+
+            lockf(self._fd, LOCK_SH | LOCK_NB, 1, byte)
+
+    def claim(self, byte: int) -> None:
+        """Hold alone a lock that is shared; `share` ends it. Raises BlockingIOError if others hold it too."""
+        if sys.platform != "win32":
+            from fcntl import LOCK_EX, LOCK_NB, lockf
+
+            lockf(self._fd, LOCK_EX | LOCK_NB, 1, byte)
+
     def holder(self, byte: int) -> str:
         """Who has the lock, for messages."""
         if not sys.platform.startswith("linux") or self._fd < 0:
@@ -91,10 +109,12 @@ class Patience:
         gate, byte: the lock, to name its holder.
         timeout: seconds to wait in all.
         place: the store, for the message.
+        what: what the holder did not do in time.
     """
 
-    def __init__(self, gate: Gate, byte: int, timeout: float, place: str) -> None:
+    def __init__(self, gate: Gate, byte: int, timeout: float, place: str, what: str = "did not finish a write") -> None:
         self._gate, self._byte, self._timeout, self._place = gate, byte, timeout, place
+        self._what = what
         self._end = time.monotonic() + timeout
         self._pause = SHORTEST
 
@@ -103,8 +123,7 @@ class Patience:
         if time.monotonic() >= self._end:
             raise BusyError(
                 errno.ETIMEDOUT,
-                f"{self._gate.holder(self._byte)} did not finish a write within {self._timeout:g} s; "
-                "nothing was changed",
+                f"{self._gate.holder(self._byte)} {self._what} within {self._timeout:g} s; nothing was changed",
                 self._place,
             )
         time.sleep(self._pause)

@@ -36,10 +36,21 @@ from persistdict.errors import NotAStoreError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
 from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
+from persistdict.stores.lmdb.layout import name_of
 from persistdict.stores.lmdb.opening import find_or_open, open_raw
 from persistdict.stores.lmdb.record import GONE, Parsed, parse_record
 
-__all__ = ["BASE", "MARK", "Row", "open_recent", "parse_row", "recent_folder", "recent_key", "remove_stale"]
+__all__ = [
+    "BASE",
+    "MARK",
+    "Row",
+    "belong_to",
+    "open_recent",
+    "parse_row",
+    "recent_folder",
+    "recent_key",
+    "remove_stale",
+]
 
 BASE, MARK = b"\x00base", b"\x00mark"
 RESERVED = 1  # rows that are no entries; the mark would be another
@@ -84,24 +95,41 @@ def remove_stale(folder: str) -> None:
             shutil.rmtree(entry.path)
 
 
-def open_recent(folder: str, last: int, belongs_to: tuple[int, int]) -> tuple[lmdb.Environment, int]:
+def open_recent(
+    folder: str, last: int, belongs_to: tuple[int, int], replaced: str = ""
+) -> tuple[lmdb.Environment, int]:
     """Open the recent writes of a store, or make a place for them; and the base of numbers. Needs both locks.
 
     Args:
         folder: the store.
         last: the last number that the data know.
         belongs_to: device and inode of the store's data.mdb.
+        replaced: those, as they are noted, of the one that it has replaced, see compact.py.
 
     Raises NotAStoreError for a file that was not made here, and what lmdb.open raises.
     """
     path = recent_folder(folder)
     found = _open_existing(path)
-    if found is not None and found[1][1:] == belongs_to:
-        return found[0], found[1][0]
+    if found is not None:
+        raw, (base, *owner) = found
+        if name_of((owner[0], owner[1])) == replaced:
+            with raw.begin(write=True) as txn:
+                belong_to(txn, base, belongs_to)
+            owner = [*belongs_to]
+        if tuple(owner) == belongs_to:
+            return raw, base
+        del raw
     del found
     # There are none; or they are another database's: the folder was copied, or its data.mdb was exchanged.
     _make(folder, path, _BASE.pack(last, *belongs_to))
     return find_or_open(path, MAP_SIZE, **_options()), last
+
+
+def belong_to(r: Any, base: int, identity: tuple[int, int]) -> None:
+    """Have the recent writes belong to the data.mdb of this device and inode."""
+    row = _BASE.pack(base, *identity)
+    if r.get(BASE) != row:
+        r.put(BASE, row)
 
 
 def _open_existing(path: str) -> tuple[lmdb.Environment, tuple[int, ...]] | None:

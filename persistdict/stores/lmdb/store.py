@@ -17,6 +17,7 @@ from persistdict.errors import MismatchError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.store import ANY, Capability, Condition, Found, Item, Receipt, Record, Store, Transaction
 from persistdict.stores.lmdb.backup import back_up
+from persistdict.stores.lmdb.compact import compact
 from persistdict.stores.lmdb.drain import write_directly
 from persistdict.stores.lmdb.durable import MUCH, Durable
 from persistdict.stores.lmdb.environment import CLOSED, open_environment
@@ -291,6 +292,9 @@ class LmdbStore(Durable, Store):
 
     def backup(self, path: str) -> int:
         return back_up(self, path)
+
+    def compact(self, timeout: float) -> int:
+        return compact(self, timeout)
 
     def tidy(self) -> None:
         self.env.attempt(self.env.tidy)
