@@ -272,7 +272,7 @@ def test_ctrl_c_at_any_moment_of_it_leaves_everything_in_order(tmp_path):
         "    finally:\n        signal.setitimer(signal.ITIMER_REAL, 0)\n"
         "    assert d['count'] == n\n    d['count'] = n + 1\n    assert d['count'] == n + 1\n"
         "    if n % 10 == 0: d.flush()\n"
-        "assert threading.active_count() == 1\nd.flush()\n"
+        "assert threading.active_count() == 1\nd.flush()\nd.compact()\n"
         "print(stopped, *sorted(os.listdir(sys.argv[1]))[:-1])\nd.close()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "d")]

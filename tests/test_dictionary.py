@@ -558,8 +558,8 @@ def test_the_public_names_are_these():
     assert sorted(persistdict.__all__) == [
         "BusyError", "ClosedError", "Codec", "CorruptEntryError", "DamagedEntryWarning", "DecodeError", "DiskFullError",
         "Entry", "KeyTypeError", "MaintenanceError", "MismatchError", "NestedWriteError", "NotAStoreError", "OpenError",
-        "PersistDict", "PersistDictError", "SafeCodec", "StoreError", "StoreGoneError", "TargetExistsError", "UnsafePathError",
-        "Unsupported",
+        "PersistDict", "PersistDictError", "SafeCodec", "StoreError", "StoreGoneError", "TargetExistsError",
+        "UnsafePathError", "Unsupported",
         "ValueTypeError",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 
 import lmdb
 
@@ -40,8 +39,9 @@ def back_up(rows: Pair, path: str) -> int:
         _check_target(rows.place, target)
         parent = os.path.dirname(target)
         make_parents(parent)
-        new = tempfile.mkdtemp(prefix=PARTIAL, dir=parent)
+        new = os.path.join(parent, PARTIAL + os.urandom(8).hex())
         try:
+            os.mkdir(new, 0o700)
             rows.env.attempt(_copy, rows, new)
             size = os.path.getsize(os.path.join(new, DATA))
             sync_folder(new)

@@ -20,7 +20,6 @@ import errno
 import os
 import shutil
 import sys
-import tempfile
 
 import lmdb
 
@@ -30,7 +29,7 @@ from persistdict.stores.lmdb.copying import copy_compacted
 from persistdict.stores.lmdb.drain import environment_of
 from persistdict.stores.lmdb.engine import raise_not_open
 from persistdict.stores.lmdb.environment import Environment
-from persistdict.stores.lmdb.folder import DATA, LOCK, NEW, identity, sync_folder
+from persistdict.stores.lmdb.folder import DATA, LOCK, NEW, identity, remove_leftovers, sync_folder
 from persistdict.stores.lmdb.gate import USERS, Patience
 from persistdict.stores.lmdb.opening import find_or_open, open_alone, unshare
 from persistdict.stores.lmdb.recent import belong_to
@@ -76,18 +75,19 @@ def _compact(env: Environment) -> int:
         env.gate.claim(USERS)
     except BlockingIOError as error:
         raise InUse from error
-    new = None
+    new = os.path.join(env.folder, NEW + os.urandom(8).hex())
     try:
+        remove_leftovers(env.folder)
+        os.mkdir(new, 0o700)
         old = _identity(env)
         env.recent.update(belong_to, env.base, old)
-        new = tempfile.mkdtemp(prefix=NEW, dir=env.folder)
         size = os.path.getsize(os.path.join(env.folder, DATA))
         _copy(env, new, old)
         env.recent.alone(_exchange, env, new)
         return max(0, size - os.path.getsize(os.path.join(env.folder, DATA)))
     finally:
         env.gate.share(USERS)
-        if new is not None:
+        if os.path.isdir(new):
             shutil.rmtree(new)
 
 

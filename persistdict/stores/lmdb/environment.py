@@ -44,6 +44,7 @@ class Environment:
     Attributes:
         data, recent: the two.
         dbs: the named databases of the data.
+        identity: device and inode of the data that are open.
         base: what is added to ids of `recent` to make numbers.
         settled: an id of `recent` at which nothing was in it.
         examined: an id of `recent` for which it is known whether anything was in it.
@@ -62,6 +63,7 @@ class Environment:
         self.folder = folder
         self.users = 0  # guarded by the registry's lock
         self.base = 0
+        self.identity: tuple[int, int] | None = None
         self.dbs: dict[str, Any] = {}
         self.settled = self.examined = self.unmarked = -1
         self.durable = -1
@@ -139,10 +141,15 @@ class Environment:
         """Take the data into use; the locks are held."""
         raw.reader_check()
         share(self.folder, raw)
+        self.identity = files.identity(self.folder)
         self._note_places()
         self.dbs = dbs
-        self.data.adopt(raw)  # behind what belongs to it: this may be interrupted anywhere
-        self.rebind()
+        try:
+            self.data.adopt(raw)
+            self.rebind()
+        except BaseException:  # some followers know it, others do not: the next use opens it anew
+            self.data.forget(raise_not_open)
+            raise
 
     def move(self, folder: str) -> None:
         """The folder was moved and is opened by its new name."""

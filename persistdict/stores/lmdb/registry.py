@@ -25,7 +25,7 @@ def find(folder: str) -> Any:
     while True:
         key = identity(folder)
         environment = environments.get(key) if key else None
-        if environment is not None and _is_open(environment, key):
+        if environment is not None and environment.data.raw is not None and environment.identity == key:
             if identity(environment.folder) != key:
                 environment.move(folder)
             return environment
@@ -34,15 +34,6 @@ def find(folder: str) -> Any:
                 return known
         if identity(folder) == key:  # else the data were exchanged meanwhile
             return None
-
-
-def _is_open(environment: Any, key: Identity | None) -> bool:
-    """Whether the environment has these data open now: a key may have come to mean another file."""
-    raw = environment.data.raw
-    if raw is None:
-        return False
-    status = os.fstat(raw.fd())
-    return (status.st_dev, status.st_ino) == key
 
 
 def register(environment: Any, key: Identity | None) -> None:
