@@ -104,12 +104,16 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             "commit": a write is on the disk when it returns, and survives both. If it cannot be brought there it is
             undone and the error is raised; other threads may have seen it meanwhile.
         sync_interval: seconds.
+        timeout: seconds that opening and a write wait for other processes before they raise BusyError, which names the
+            one that is in the way; 0 for not at all. Making durable what was written (`flush`, `close`, upkeep) waits
+            for 60 seconds, whatever this says. A dictionary in memory has nobody to wait for.
         clock: tells the time in seconds since the epoch, UTC.
 
     Raises:
         UnsafePathError: if the folder is somebody else's, or a file in it is a link.
         NotAStoreError: if the folder holds another kind of database.
         MismatchError: if the store was made with another codec, key serializer or key_size_limit.
+        BusyError: if another process was in the way for longer than `timeout`.
         ValueError, TypeError: for impossible options.
 
     Threads: any number may use one handle. Processes: any number may open the same folder; a handle that is inherited
@@ -143,13 +147,14 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         ttl: float | timedelta | None = None,
         durability: str = "interval",
         sync_interval: float = 1.0,
+        timeout: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._configure(
             Options(
                 database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
-                codec, allow_pickle, ttl, durability, sync_interval, clock,
+                codec, allow_pickle, ttl, durability, sync_interval, timeout, clock,
             )
         )  # fmt: skip
         self._open()

@@ -53,6 +53,7 @@ class Options(NamedTuple):
     ttl: float | timedelta | None = None
     durability: str = "interval"
     sync_interval: float = 1.0
+    timeout: float = 60.0
     clock: Callable[[], float] = time.time
 
     def checked(self) -> "Options":
@@ -80,6 +81,7 @@ class Options(NamedTuple):
         if self.durability not in ("interval", "commit"):
             raise ValueError('durability must be "interval" or "commit"')
         number("sync_interval", self.sync_interval, more_than=0)
+        number("timeout", self.timeout, at_least=0)
         seconds(self.ttl)
         return self._replace(database_path=self.path)
 
@@ -133,6 +135,7 @@ def make_store(options: Options) -> Store:
             key_size_limit=options.key_size_limit,
             idle=idle,
             interval=options.sync_interval if options.durability == "interval" else 0.0,
+            timeout=options.timeout,
             clock=options.clock,
         )
     if url[1].lower() == "memory":

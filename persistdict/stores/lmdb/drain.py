@@ -22,7 +22,7 @@ from zlib import crc32
 import lmdb
 
 from persistdict.errors import CorruptEntryError
-from persistdict.stores.lmdb.engine import raise_nested
+from persistdict.stores.lmdb.engine import TIMEOUT, raise_nested
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.layout import LAST
 from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, parse_row
@@ -38,7 +38,7 @@ CLEARED_AT_ONCE = 500  # rows that one transaction of the recent writes takes aw
 Recent = list[tuple[bytes, bytes]]  # key and row
 
 
-def drain(rows: Rows, number: int | None = None) -> None:
+def drain(rows: Rows, number: int | None = None, timeout: float = TIMEOUT) -> None:
     """Make durable what was written before; up to `number` only, if somebody else has done that meanwhile.
 
     So of many that wait for each other, one syncs for all. Raises StoreError or DiskFullError; then everything is still
@@ -48,7 +48,7 @@ def drain(rows: Rows, number: int | None = None) -> None:
     attempt = 0
     while True:
         try:
-            stuck = env.data.alone(_drain, rows, number)
+            stuck = env.data.alone(_drain, rows, number, timeout=timeout)
             break
         except lmdb.Error as error:
             attempt += 1
@@ -179,7 +179,7 @@ def write_directly(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
     attempt = 0
     while True:
         try:
-            return env.data.alone(_with_nothing_recent, rows, work)
+            return env.data.alone(_with_nothing_recent, rows, work, timeout=rows.timeout)
         except lmdb.Error as error:
             attempt += 1
             env.recover(error, attempt)
@@ -187,7 +187,7 @@ def write_directly(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
 
 def _with_nothing_recent(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:
     _drain(rows)
-    return rows.env.recent.alone(_change, rows, work)
+    return rows.env.recent.alone(_change, rows, work, timeout=rows.timeout)
 
 
 def _change(rows: Rows, work: Callable[[Any, int], T]) -> tuple[T, int]:

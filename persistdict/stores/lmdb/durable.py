@@ -46,7 +46,7 @@ class Durable(Pair):
         if self.interval:
             return
         try:
-            drain(self, self.base + commit)
+            drain(self, self.base + commit, self.timeout)
         except PersistDictError as error:
             try:
                 self.env.recent.update(self._undo, commit, self.undo.get(commit, {}))

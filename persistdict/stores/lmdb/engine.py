@@ -24,11 +24,12 @@ from persistdict.errors import DiskFullError, NestedWriteError, NotAStoreError, 
 from persistdict.stores.lmdb.gate import Gate, Patience
 from persistdict.stores.lmdb.opening import is_open, unshare
 
-__all__ = ["RETRIES", "Engine", "MapFull", "NotOpen", "raise_not_open", "translated", "was_remapped"]
+__all__ = ["RETRIES", "TIMEOUT", "Engine", "MapFull", "NotOpen", "raise_not_open", "translated", "was_remapped"]
 
 T = TypeVar("T")
 
 NEARLY_NOTHING = 1 << 20  # bytes
+TIMEOUT = 60.0  # seconds to wait for other processes, unless a caller is more or less patient
 RETRIES = 30  # the map doubles at each; more would not fit into 64 bits
 
 
@@ -61,7 +62,6 @@ class Engine:
         gate, byte: the lock that stands around its writes.
         owner: whose `recover(error, attempt)` does what makes a repetition worth while, or raises; and whose `rebind()`
             is called when the environment is gone.
-        timeout: seconds that a write waits for other processes.
 
     Attributes:
         begin: LMDB's own `begin` while open; else something that raises.
@@ -69,18 +69,17 @@ class Engine:
         writing: the thread whose write transaction is under way, or 0; changed under `lock`.
     """
 
-    def __init__(self, gate: Gate, byte: int, owner: Owner, timeout: float) -> None:
+    def __init__(self, gate: Gate, byte: int, owner: Owner) -> None:
         self.lock = threading.RLock()
         self.writing = 0
         self.begin: Callable[..., Any] = raise_not_open
         self.raw: lmdb.Environment | None = None
         self.place = owner.folder
-        self.timeout = timeout
         self._gate, self._byte = gate, byte
         self._owner = owner
         self._hold, self.free = gate.lock(byte)
 
-    def update(self, work: Callable[..., T], *args: Any) -> T:
+    def update(self, work: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
         """Run `work(txn, *args)` in one write transaction; again if the map had to grow.
 
         The body of `alone` stands here once more: this is the hot path of every write, and a frame less.
@@ -105,11 +104,11 @@ class Engine:
                 attempt += 1
                 self._owner.recover(MapFull(self) if isinstance(error, lmdb.MapFullError) else error, attempt)
             except BlockingIOError:
-                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+                patience = patience or self._patience(timeout)
             if patience is not None:
                 patience.pause()
 
-    def alone(self, work: Callable[..., T], *args: Any) -> T:
+    def alone(self, work: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
         """Run `work(*args)` with the locks held; it begins its transactions by `write`. Not repeated."""
         patience = None
         while True:
@@ -127,7 +126,7 @@ class Engine:
                         self.writing = 0
                         self.free()
             except BlockingIOError:
-                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+                patience = patience or self._patience(timeout)
             patience.pause()
 
     def write(self, work: Callable[..., T], *args: Any) -> T:
@@ -138,7 +137,7 @@ class Engine:
         except lmdb.MapFullError as error:
             raise MapFull(self) from error
 
-    def hold_patiently(self) -> None:
+    def hold_patiently(self, timeout: float | None = None) -> None:
         """Take the gate's lock, behind the thread lock; `free` gives it back."""
         patience = None
         while True:
@@ -146,8 +145,11 @@ class Engine:
                 self._hold()
                 return
             except BlockingIOError:
-                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+                patience = patience or self._patience(timeout)
             patience.pause()
+
+    def _patience(self, timeout: float | None) -> Patience:
+        return Patience(self._gate, self._byte, TIMEOUT if timeout is None else timeout, self.place)
 
     # Recovering
 

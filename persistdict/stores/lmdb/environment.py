@@ -24,7 +24,16 @@ from persistdict.errors import ClosedError, DiskFullError, NotAStoreError, OpenE
 from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout, registry
-from persistdict.stores.lmdb.engine import RETRIES, Engine, MapFull, NotOpen, raise_not_open, translated, was_remapped
+from persistdict.stores.lmdb.engine import (
+    RETRIES,
+    TIMEOUT,
+    Engine,
+    MapFull,
+    NotOpen,
+    raise_not_open,
+    translated,
+    was_remapped,
+)
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
 from persistdict.stores.lmdb.presence import Presence, gone
@@ -35,7 +44,6 @@ __all__ = ["CLOSED", "Environment", "open_environment"]
 T = TypeVar("T")
 
 FILES = (files.DATA, files.LOCK)
-TIMEOUT = 60.0  # seconds that a write waits for other processes
 
 
 class Environment:
@@ -59,7 +67,7 @@ class Environment:
         unsynced: called after the first write since a drain.
     """
 
-    def __init__(self, folder: str, map_size: int | None) -> None:
+    def __init__(self, folder: str, map_size: int | None, timeout: float) -> None:
         self.folder = folder
         self.users = 0  # guarded by the registry's lock
         self.base = 0
@@ -75,20 +83,20 @@ class Environment:
         self.map_size = map_size
         self._id: str | None = None  # of the store, once it was opened
         self.gate = Gate(os.path.join(folder, files.GATE))
-        self.data, self.recent = (Engine(self.gate, byte, self, TIMEOUT) for byte in (DATA, RECENT))
+        self.data, self.recent = (Engine(self.gate, byte, self) for byte in (DATA, RECENT))
         try:
-            self._open()
+            self._open(timeout)
         except BaseException:
             self.gate.close()
             raise
 
     # Opening
 
-    def _open(self) -> None:
+    def _open(self, timeout: float = TIMEOUT) -> None:
         with self.data.lock, self.recent.lock:
             try:
-                self.data.hold_patiently()
-                self.recent.hold_patiently()
+                self.data.hold_patiently(timeout)
+                self.recent.hold_patiently(timeout)
                 self.gate.share(USERS)
                 if self._id is not None and files.identity(self.folder) is None:
                     raise gone(self.folder, "data.mdb was deleted")
@@ -293,16 +301,16 @@ class _Closed:
 CLOSED: Any = _Closed()
 
 
-def open_environment(path: str, map_size: int | None = None) -> Environment:
+def open_environment(path: str, map_size: int | None = None, timeout: float = TIMEOUT) -> Environment:
     """The environment of a folder, opened or made if need be. Every call needs a `release`.
 
-    Raises UnsafePathError, NotAStoreError or OpenError.
+    Waits so many seconds for other processes. Raises UnsafePathError, NotAStoreError, OpenError or BusyError.
     """
     folder = files.prepare(path)
     with registry.lock:
         environment: Environment | None = registry.find(folder)
         if environment is None:
-            environment = Environment(folder, map_size)
+            environment = Environment(folder, map_size, timeout)
             registry.register(environment, files.identity(folder))
         environment.users += 1
         return environment

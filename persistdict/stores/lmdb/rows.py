@@ -63,6 +63,7 @@ class Rows:
     idle: float | None
     clock: Callable[[], float]
     touched: dict[bytes, float | None]
+    timeout: float  # seconds that a write waits for other processes
     place: str
     begin: Callable[..., Any]  # of the recent writes
     begin_data: Callable[..., Any]

@@ -20,6 +20,7 @@ from persistdict.stores.lmdb.backup import back_up
 from persistdict.stores.lmdb.compact import compact
 from persistdict.stores.lmdb.drain import write_directly
 from persistdict.stores.lmdb.durable import MUCH, Durable
+from persistdict.stores.lmdb.engine import TIMEOUT
 from persistdict.stores.lmdb.environment import CLOSED, open_environment
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
@@ -47,6 +48,7 @@ class LmdbStore(Durable, Store):
         key_size_limit: encoded keys of so many bytes and more are cropped for the index (1-511).
         idle: seconds after which an entry ends that is neither read nor written; None for never.
         interval: seconds after which a write is on the disk at the latest; 0 for before `confirm` returns.
+        timeout: seconds that opening and a write wait for other processes; what makes writes durable waits longer.
         clock: tells the time, seconds since the epoch.
         map_size: the size of the memory map to begin with; None for as large as the system allows.
 
@@ -65,16 +67,17 @@ class LmdbStore(Durable, Store):
         key_size_limit: int = MAX_KEY_SIZE,
         idle: float | None = None,
         interval: float = 1.0,
+        timeout: float = TIMEOUT,
         clock: Callable[[], float] = time.time,
         map_size: int | None = None,
     ) -> None:
         self.limit = key_size_limit
         self.idle = idle
-        self.interval = interval
+        self.interval, self.timeout = interval, timeout
         self.undo = {}
         self.clock = clock
         self._closed = False
-        self.env = open_environment(path, map_size)
+        self.env = open_environment(path, map_size, timeout)
         self.touched = self.env.touched
         self.shared = self.env
         self.place = self.env.folder
@@ -246,9 +249,9 @@ class LmdbStore(Durable, Store):
         if env.pending > MUCH or time.monotonic() > env.due:
             self.sync()
         if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit and self.interval:
-            receipt = env.recent.update(self.put_plain, kb, hint, tag, blob)
+            receipt = env.recent.update(self.put_plain, kb, hint, tag, blob, timeout=self.timeout)
         else:
-            receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when)
+            receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when, timeout=self.timeout)
         env.pending += len(blob) + _OVERHEAD
         if not env.armed:
             self.arm(env)
@@ -260,7 +263,7 @@ class LmdbStore(Durable, Store):
             return None if place is None else Receipt(place.slot[0], 0, None, r.id())
 
         env = self.paid()
-        receipt = env.recent.update(work)
+        receipt = env.recent.update(work, timeout=self.timeout)
         if receipt is not None:
             self.owe(env, _OVERHEAD)
         return receipt
@@ -274,7 +277,7 @@ class LmdbStore(Durable, Store):
             return work(transaction), transaction.written
 
         env = self.paid()
-        done, written = env.recent.update(in_recent)
+        done, written = env.recent.update(in_recent, timeout=self.timeout)
         if written:
             self.owe(env, written)
         return done
