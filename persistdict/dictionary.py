@@ -31,6 +31,7 @@ from persistdict.errors import (
     DamagedEntryWarning,
     MismatchError,
     PersistDictError,
+    ReadOnlyWarning,
 )
 from persistdict.front import Front
 from persistdict.keys import MAX_KEY_SIZE
@@ -116,6 +117,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         BusyError: if another process was in the way for longer than `timeout`.
         ValueError, TypeError: for impossible options.
 
+    On a medium that cannot be written to, it is opened for reading, with a ReadOnlyWarning; writes raise ReadOnlyError.
+
     Threads: any number may use one handle. Processes: any number may open the same folder; a handle that is inherited
     by fork works in the child, and one that is pickled opens the folder anew where it is used first.
 
@@ -184,6 +187,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             store = make_store(self._options)
             try:
                 self._check_names(store)
+                if store.read_only:
+                    self._warn_read_only(store)
                 if self._options.background_thread is True:
                     keeper_of(store).add(store, self._log, self._options.background_timeout)
                 elif self._options.background_thread is False:
@@ -195,6 +200,11 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             self._finalizer.atexit = False  # see `_settle_at_exit`
             self._store = store
         self._log.info(f"opened {store.place}")
+
+    def _warn_read_only(self, store: Store) -> None:
+        text = f"{store.place} lies on a read-only medium: it can be read, and every write will raise ReadOnlyError"
+        self._log.warning(text)
+        warnings.warn(text, ReadOnlyWarning, stacklevel=4)
 
     def _opened(self) -> Store:
         """The store itself, opened if it was not yet."""

@@ -10,10 +10,12 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |             StoreGoneError (StoreError)
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
+    |             ReadOnlyError (PermissionError),
     |             NestedWriteError (RuntimeError), BusyError (TimeoutError)
     `-- upkeep:   MaintenanceError (RuntimeError), TargetExistsError (FileExistsError)
 
-and one warning, DamagedEntryWarning (UserWarning), where raising would end an iteration.
+and two warnings: DamagedEntryWarning (UserWarning), where raising would end an iteration, and ReadOnlyWarning
+(UserWarning), in opening.
 
 Messages name keys only by a digest and never contain values.
 """
@@ -34,6 +36,8 @@ __all__ = [
     "NotAStoreError",
     "OpenError",
     "PersistDictError",
+    "ReadOnlyError",
+    "ReadOnlyWarning",
     "StoreError",
     "StoreGoneError",
     "TargetExistsError",
@@ -64,6 +68,10 @@ class MismatchError(PersistDictError, ValueError):
 
 class OpenError(PersistDictError, OSError):
     """The operating system or LMDB refused to open the store."""
+
+
+class ReadOnlyWarning(UserWarning):
+    """The dictionary lies on a medium that cannot be written to: it can be read, and every write will raise."""
 
 
 # At any time
@@ -113,6 +121,10 @@ class ValueTypeError(PersistDictError, TypeError):
 
 class DiskFullError(PersistDictError, OSError):
     """No space is left for the write. What was stored before is unharmed, and reads go on."""
+
+
+class ReadOnlyError(PersistDictError, PermissionError):
+    """The dictionary lies on a medium that cannot be written to. Reads go on."""
 
 
 class NestedWriteError(PersistDictError, RuntimeError):

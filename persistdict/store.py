@@ -152,6 +152,7 @@ class Store(abc.ABC):
     begin: Callable[[], Moment]
     clock: Callable[[], float]
     idle: float | None
+    read_only: bool = False  # every write raises ReadOnlyError; reads are not noted
     max_batch: int = 1 << 62  # writes in one transaction
     touched: dict[bytes, float | None]  # seq -> when it was read (None: since the last flush); see `flush_touched`
 

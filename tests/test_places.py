@@ -1,16 +1,19 @@
 """Stores in odd places: held by others, deleted or replaced while open, read-only, on networks, short of resources."""
 
 import contextlib
+import errno
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 
-from persistdict import BusyError, PersistDict, StoreError, StoreGoneError
+from persistdict import BusyError, OpenError, PersistDict, ReadOnlyError, ReadOnlyWarning, StoreError, StoreGoneError
 from persistdict.maintenance import check_all
 from persistdict.stores.lmdb.gate import DATA, RECENT
 
@@ -207,3 +210,160 @@ def test_a_new_store_in_the_old_place_is_used_at_once(tmp_path):
     with PersistDict(tmp_path / "d", **QUIET) as new:
         assert new == {"k": 4}
         assert check_all(new._store) == []
+
+
+# Read-only media
+
+ROOT = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.geteuid() != 0, reason="mounting needs Linux and root"
+)
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    """A folder on a file system of its own, and a function that makes it read-only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "none", disk], check=False).returncode:
+        pytest.skip("cannot mount here")
+
+    def freeze():
+        gc.collect()
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+    yield disk / "d", freeze
+    gc.collect()
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@ROOT
+@pytest.mark.parametrize("background_thread", [True, False, "disabled"])
+def test_a_read_only_medium_is_read_with_one_warning_and_every_write_raises(frozen, background_thread):
+    folder, freeze = frozen
+    with PersistDict(folder, **QUIET) as d:
+        d.update((number, str(number)) for number in range(600))
+        d["large"] = b"l" * 50_000
+        d.set("over", 1, ttl=1e-6)
+    freeze()
+    with pytest.warns(ReadOnlyWarning, match="read-only medium") as warned:
+        d = PersistDict(folder, background_thread=background_thread, background_timeout=0.01)
+    with d:
+        assert len(warned) == 1
+        assert len(d) == 601
+        assert list(d.items())[:2] == [(0, "0"), (1, "1")]
+        assert next(reversed(d)) == "large"
+        assert d[5] == d.get_many([5])[5] == "5"
+        assert d[5] == "5"
+        assert d.entry(5).size == 1
+        assert "over" not in d
+        for write in (*WRITES.values(), lambda d: d.expire(), lambda d: d.compact(), lambda d: d(a=1)):
+            with pytest.raises(ReadOnlyError, match="nothing was changed"):
+                d.setdefault("k") if write is WRITES["del"] or write is WRITES["pop"] else write(d)
+        d.flush()
+        assert d.backup(folder.parent.parent / "b") > 0
+    with PersistDict(folder.parent.parent / "b", **QUIET) as b:
+        assert len(b) == 601
+
+
+@ROOT
+@pytest.mark.filterwarnings("ignore::persistdict.ReadOnlyWarning")
+def test_recent_writes_of_the_same_boot_are_read_too(frozen):
+    """Left there by a process that was killed, over what is in the data, in reads and in iteration."""
+    folder, freeze = frozen
+    with PersistDict(folder, **QUIET) as d:
+        d.update(a=1, b=2, c=3)
+    code = (
+        "import os, sys; from persistdict import PersistDict\n"
+        "d = PersistDict(sys.argv[1], background_thread='disabled')\n"
+        "d['b'] = 'newer'; d['d'] = 4; del d['a']; os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    freeze()
+    with PersistDict(folder) as d:
+        assert list(d.items()) == [("b", "newer"), ("c", 3), ("d", 4)]
+        assert [d["b"], d["d"], "a" in d, len(d)] == ["newer", 4, False, 3]
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            try:
+                assert list(d.items()) == [("b", "newer"), ("c", 3), ("d", 4)]
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@ROOT
+@pytest.mark.filterwarnings("ignore::persistdict.ReadOnlyWarning")
+def test_a_backup_on_a_read_only_medium_is_opened(frozen):
+    """It has neither lock files nor recent writes."""
+    folder, freeze = frozen
+    with PersistDict(folder.parent.parent / "d", **QUIET) as d:
+        d["k"] = 1
+        d.backup(folder)
+    freeze()
+    with PersistDict(folder) as b, PersistDict(folder) as other:
+        assert b == other == {"k": 1}
+
+
+@ROOT
+def test_on_a_read_only_medium_nothing_is_made(frozen):
+    folder, freeze = frozen
+    (folder.parent / "empty").mkdir(mode=0o700)
+    freeze()
+    with pytest.raises(OpenError, match="Read-only file system"):
+        PersistDict(folder)
+    with pytest.raises(OpenError, match="no dictionary is here"):
+        PersistDict(folder.parent / "empty")
+
+
+@ROOT
+@pytest.mark.filterwarnings("ignore::persistdict.ReadOnlyWarning")
+def test_who_reads_on_a_read_only_mount_and_who_writes_elsewhere_exclude_each_other(tmp_path):
+    """A reader there is in no table, so a writer would take the pages that it reads."""
+    view = tmp_path / "view"
+    view.mkdir()
+    PersistDict(tmp_path / "d", **QUIET).close()
+    if subprocess.run(["mount", "--bind", tmp_path / "d", view], check=False).returncode:
+        pytest.skip("cannot mount here")
+    code = (
+        "import sys; from persistdict import PersistDict, BusyError\n"
+        "try: d = PersistDict(sys.argv[1], background_thread='disabled')\n"
+        "except BusyError as error: print(error)\nelse: print('open', flush=True); input(); d.close()"
+    )
+
+    def opener(path):
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", code, str(path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", view], check=True)
+        for first, second in ((view, tmp_path / "d"), (tmp_path / "d", view)):
+            with opener(first) as one:
+                assert one.stdout.readline() == "open\n"
+                with opener(second) as two:
+                    said = two.communicate("\n")[0]
+                    assert f"the process {one.pid} " in said
+                one.communicate("\n")
+    finally:
+        subprocess.run(["umount", str(view)], check=True)
+
+
+@ROOT
+def test_a_folder_without_permission_to_write_says_what_to_do(tmp_path):
+    """That is no read-only medium: others may be writing."""
+    code = (
+        "import os, sys; from persistdict import PersistDict, OpenError\n"
+        "PersistDict(sys.argv[1] + '/imports').close()\n"
+        "os.chown(sys.argv[1], 65534, 65534)\nos.setgid(65534); os.setuid(65534); os.chmod(sys.argv[1], 0o500)\n"
+        "try: PersistDict(sys.argv[1])\nexcept OpenError as error: print(error.errno, error)"
+    )
+    folder = tempfile.mkdtemp(dir="/tmp")
+    try:
+        done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
+        assert done.stdout.startswith(f"{errno.EACCES} "), done.stderr
+        assert "make the folder and its files writable" in done.stdout
+    finally:
+        shutil.rmtree(folder)

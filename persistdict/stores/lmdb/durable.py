@@ -69,6 +69,8 @@ class Durable(Pair):
 
     def sync(self) -> None:
         env = self.env
+        if env.read_only:
+            return
         env.armed, env.due = False, float("inf")
         try:
             drain(self)

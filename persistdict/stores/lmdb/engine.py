@@ -190,7 +190,7 @@ class Engine:
 
     # The end, and fork
 
-    def adopt(self, raw: lmdb.Environment) -> None:
+    def adopt(self, raw: Any) -> None:
         """Take an open environment into use."""
         self.raw, self.begin = raw, raw.begin
 

@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from persistdict.errors import ClosedError, DiskFullError, NotAStoreError, OpenError, PersistDictError
+from persistdict.errors import BusyError, DiskFullError, NotAStoreError, OpenError, PersistDictError
 from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
-from persistdict.stores.lmdb import layout, registry
+from persistdict.stores.lmdb import layout, readonly, registry
+from persistdict.stores.lmdb.closed import raise_closed
 from persistdict.stores.lmdb.engine import (
     RETRIES,
     TIMEOUT,
@@ -34,12 +35,12 @@ from persistdict.stores.lmdb.engine import (
     translated,
     was_remapped,
 )
-from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
+from persistdict.stores.lmdb.gate import DATA, RECENT, UNSEEN, USERS, Gate
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
 from persistdict.stores.lmdb.presence import Presence, gone
 from persistdict.stores.lmdb.recent import open_recent, recent_folder, remove_stale
 
-__all__ = ["CLOSED", "Environment", "open_environment"]
+__all__ = ["Environment", "open_environment"]
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ class Environment:
     Attributes:
         data, recent: the two.
         dbs: the named databases of the data.
+        read_only: whether the medium is.
         identity: device and inode of the data that are open.
         base: what is added to ids of `recent` to make numbers.
         settled: an id of `recent` at which nothing was in it.
@@ -82,7 +84,8 @@ class Environment:
         self._followers: weakref.WeakSet[Any] = weakref.WeakSet()
         self.map_size = map_size
         self._id: str | None = None  # of the store, once it was opened
-        self.gate = Gate(os.path.join(folder, files.GATE))
+        self.read_only = readonly.is_read_only(folder)
+        self.gate = (readonly.ReadOnlyGate if self.read_only else Gate)(os.path.join(folder, files.GATE))
         self.data, self.recent = (Engine(self.gate, byte, self) for byte in (DATA, RECENT))
         try:
             self._open(timeout)
@@ -95,16 +98,22 @@ class Environment:
     def _open(self, timeout: float = TIMEOUT) -> None:
         with self.data.lock, self.recent.lock:
             try:
+                if self.read_only:
+                    self.gate.share(USERS)
+                    if files.identity(self.folder) is None:
+                        raise OpenError(errno.EROFS, "no dictionary is here, and none can be made", self.folder)
+                    self._bind(readonly.open_data(self.folder), readonly.open_recent)
+                    return
                 self.data.hold_patiently(timeout)
                 self.recent.hold_patiently(timeout)
-                self.gate.share(USERS)
+                self._see_users()
                 if self._id is not None and files.identity(self.folder) is None:
                     raise gone(self.folder, "data.mdb was deleted")
                 files.remove_leftovers(self.folder)
                 remove_stale(self.folder)
                 if files.identity(self.folder) is None:
                     files.create_data(self.folder, self._create)
-                self._bind(find_or_open(self.folder, self.map_size))
+                self._bind(find_or_open(self.folder, self.map_size), open_recent)
             except lmdb.Error as error:
                 raise translated(error, self.folder, opening=True) from error
             except OSError as error:
@@ -117,6 +126,14 @@ class Environment:
                 self.recent.free()
                 self.data.free()
 
+    def _see_users(self) -> None:
+        """Become one of the processes that have the store open."""
+        self.gate.share(USERS)
+        reader = self.gate.user(UNSEEN)
+        if reader is not None:
+            text = f"{reader} reads the store through a read-only mount and cannot be protected; close it there first"
+            raise BusyError(errno.EBUSY, text, self.folder)
+
     def _create(self, folder: str) -> None:
         """Build a new, empty database; it is moved into place when this returns."""
         raw = open_raw(folder, self.map_size)
@@ -125,7 +142,7 @@ class Environment:
         finally:
             raw.close()  # nobody else can know of it
 
-    def _bind(self, raw: lmdb.Environment) -> None:
+    def _bind(self, raw: lmdb.Environment, recent_opener: Callable[..., tuple[Any, int]]) -> None:
         """Check that the environment is a store of ours, and take it into use with its recent writes."""
         if not raw.flags()["sync"]:
             raise NotAStoreError(f"{self.folder} is open in this process without sync; writes would not be durable")
@@ -136,9 +153,10 @@ class Environment:
         stored = layout.note(raw, dbs, layout.ID)
         if self._id not in (None, stored):
             raise gone(self.folder, "the store was replaced by another")
-        recent, self.base = open_recent(self.folder, last, found, layout.note(raw, dbs, layout.REPLACED))
+        recent, self.base = recent_opener(self.folder, last, found, layout.note(raw, dbs, layout.REPLACED))
         recent.reader_check()
-        share(recent_folder(self.folder), recent)
+        if isinstance(recent, lmdb.Environment):
+            share(recent_folder(self.folder), recent)
         self._id, self.durable = stored, -1
         self.settled = self.examined = self.unmarked = -1
         self.pending, self.armed, self.due = 0, False, float("inf")
@@ -253,7 +271,7 @@ class Environment:
                 return
             with self.data.lock, self.recent.lock:
                 registry.unregister(self)
-                self._forget(_raise_closed)
+                self._forget(raise_closed)
                 self.gate.close()
 
     def _forget(self, begin: Callable[..., Any]) -> None:
@@ -283,24 +301,6 @@ class Environment:
         self._forget(raise_not_open)
 
 
-class _Closed:
-    """What a closed handle has in place of its environment."""
-
-    __slots__ = ()
-
-    def begin(self, *_: Any, **__: Any) -> Any:
-        _raise_closed()
-
-    def __getattr__(self, name: str) -> Any:
-        _raise_closed()
-
-    def __setattr__(self, name: str, value: object) -> None:
-        _raise_closed()
-
-
-CLOSED: Any = _Closed()
-
-
 def open_environment(path: str, map_size: int | None = None, timeout: float = TIMEOUT) -> Environment:
     """The environment of a folder, opened or made if need be. Every call needs a `release`.
 
@@ -314,10 +314,6 @@ def open_environment(path: str, map_size: int | None = None, timeout: float = TI
             registry.register(environment, files.identity(folder))
         environment.users += 1
         return environment
-
-
-def _raise_closed(*_: Any, **__: Any) -> Any:
-    raise ClosedError("this dictionary was closed; open it again with PersistDict(path)")
 
 
 def _after_fork_in_child() -> None:

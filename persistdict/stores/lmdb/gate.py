@@ -30,11 +30,12 @@ from collections.abc import Callable
 
 from persistdict.errors import BusyError, OpenError, UnsafePathError
 
-__all__ = ["DATA", "RECENT", "USERS", "Gate", "Patience"]
+__all__ = ["DATA", "RECENT", "UNSEEN", "USERS", "Gate", "Patience", "move_high"]
 
 HIGH = 900
 DATA, RECENT = 0, 1  # the byte that stands for each environment
 USERS = 2  # shared by all processes that have the store open
+UNSEEN = 3  # shared by those that read it on a read-only mount, where LMDB does not see them
 SHORTEST, LONGEST = 20e-6, 2e-3  # seconds between two attempts
 
 
@@ -48,14 +49,16 @@ class Gate:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise UnsafePathError(errno.ELOOP, "is a link; refusing to follow it", path) from None
-            raise OpenError(error.errno, f"cannot open the store's lock file: {error.strerror}", path) from error
+            advice = "; make the folder and its files writable for you" if error.errno == errno.EACCES else ""
+            text = f"cannot open the store's lock file: {error.strerror}{advice}"
+            raise OpenError(error.errno, text, path) from error
         if sys.platform == "win32":
             self._fd = low
             return
         try:
             if not stat.S_ISREG(os.fstat(low).st_mode) or os.fstat(low).st_nlink != 1:
                 raise UnsafePathError(errno.EPERM, "is not a plain file with one name", path)
-            self._fd = _move_high(low)
+            self._fd = move_high(low)
         finally:
             os.close(low)
 
@@ -87,13 +90,19 @@ class Gate:
 
     def holder(self, byte: int) -> str:
         """Who has the lock, for messages."""
+        return self.user(byte) or "another process"
+
+    def user(self, byte: int) -> str | None:
+        """Which other process has the lock, alone or shared; None if none has, or it cannot be told."""
         if not sys.platform.startswith("linux") or self._fd < 0:
-            return "another process"
+            return None
         import fcntl
 
         asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
         kind, _, _, _, pid = struct.unpack("hhqqi", fcntl.fcntl(self._fd, fcntl.F_GETLK, asked))
-        return f"the process {pid}" if kind != fcntl.F_UNLCK and pid > 0 else "another process"
+        if kind == fcntl.F_UNLCK:
+            return None
+        return f"the process {pid}" if pid > 0 else "another process"
 
     def close(self) -> None:
         """Close the file. May be called again."""
@@ -132,7 +141,8 @@ class Patience:
 
 if sys.platform != "win32":
 
-    def _move_high(fd: int) -> int:
+    def move_high(fd: int) -> int:
+        """Another descriptor of the file, with a high number."""
         import fcntl
         import resource
 
@@ -146,6 +156,9 @@ if sys.platform != "win32":
         raise OSError(errno.EMFILE, "too many open files: no descriptor is left for the gate")
 
 else:
+
+    def move_high(fd: int) -> int:
+        return os.dup(fd)
 
     def _hold_windows(fd: int, byte: int) -> None:
         import msvcrt

@@ -20,7 +20,7 @@ import lmdb
 from persistdict.errors import NotAStoreError
 from persistdict.stores.lmdb.folder import DATA, LOCK, identity
 
-__all__ = ["find_or_open", "forget_inherited", "is_open", "open_alone", "open_raw", "share", "unshare"]
+__all__ = ["find_or_open", "forget_inherited", "is_open", "open_alone", "open_raw", "open_readable", "share", "unshare"]
 
 MAX_DBS = 32
 MAX_READERS = 1024
@@ -60,6 +60,10 @@ def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environm
         **special,
     }
     _reserve(os.path.join(folder, LOCK))
+    return _open_marked(folder, options)
+
+
+def _open_marked(folder: str, options: dict[str, Any]) -> lmdb.Environment:
     _install_marks()
     _opening.here = True
     try:
@@ -93,6 +97,12 @@ def open_alone(folder: str, room: int) -> lmdb.Environment:
     """Open an environment of which nobody else knows, without a lock file, to write at most `room` bytes more."""
     size = 2 * os.path.getsize(os.path.join(folder, DATA)) + room + SMALLEST_MAP  # each page may be written anew
     return lmdb.open(os.fsencode(folder), map_size=size, max_dbs=MAX_DBS, lib_version=0, lock=False, create=False)
+
+
+def open_readable(folder: str) -> lmdb.Environment:
+    """Open an environment on a medium that cannot be written to, so without a lock file."""
+    options = {"map_size": SMALLEST_MAP, "max_dbs": MAX_DBS, "lib_version": 0, "lock": False, "create": False}
+    return _open_marked(folder, {"readonly": True, **options})
 
 
 # py-lmdb refuses to open files twice in a process, by marks that a forked child inherits. An inherited environment is
@@ -162,7 +172,7 @@ def share(folder: str, raw: lmdb.Environment) -> None:
         _ours[key] = _known[key] = raw
 
 
-def unshare(raw: lmdb.Environment | None) -> None:
+def unshare(raw: Any) -> None:
     """Offer the environment no longer."""
     for key in [key for key, known in _ours.items() if known is raw]:
         del _ours[key]

@@ -28,6 +28,7 @@ import os
 import shutil
 import struct
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import lmdb
@@ -43,8 +44,10 @@ from persistdict.stores.lmdb.record import GONE, Parsed, parse_record
 __all__ = [
     "BASE",
     "MARK",
+    "RESERVED",
     "Row",
     "belong_to",
+    "open_existing",
     "open_recent",
     "parse_row",
     "recent_folder",
@@ -109,7 +112,7 @@ def open_recent(
     Raises NotAStoreError for a file that was not made here, and what lmdb.open raises.
     """
     path = recent_folder(folder)
-    found = _open_existing(path)
+    found = open_existing(path, lambda path: find_or_open(path, MAP_SIZE, **_options()))
     if found is not None:
         raw, (base, *owner) = found
         if name_of((owner[0], owner[1])) == replaced:
@@ -132,11 +135,14 @@ def belong_to(r: Any, base: int, identity: tuple[int, int]) -> None:
         r.put(BASE, row)
 
 
-def _open_existing(path: str) -> tuple[lmdb.Environment, tuple[int, ...]] | None:
+def open_existing(
+    path: str, open_: Callable[[str], lmdb.Environment]
+) -> tuple[lmdb.Environment, tuple[int, ...]] | None:
+    """The recent writes that lie there, opened by `open_`, and their base row; None if there are none."""
     if os.path.islink(path) or identity(path) is None:
         return None
     check_files(path)
-    raw = find_or_open(path, MAP_SIZE, **_options())
+    raw = open_(path)
     with raw.begin() as txn:
         stored = txn.get(BASE)
     if stored is None or len(stored) != _BASE.size:

@@ -17,11 +17,12 @@ from persistdict.errors import MismatchError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.store import ANY, Capability, Condition, Found, Item, Receipt, Record, Store, Transaction
 from persistdict.stores.lmdb.backup import back_up
+from persistdict.stores.lmdb.closed import CLOSED
 from persistdict.stores.lmdb.compact import compact
 from persistdict.stores.lmdb.drain import write_directly
 from persistdict.stores.lmdb.durable import MUCH, Durable
 from persistdict.stores.lmdb.engine import TIMEOUT
-from persistdict.stores.lmdb.environment import CLOSED, open_environment
+from persistdict.stores.lmdb.environment import open_environment
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
@@ -79,6 +80,7 @@ class LmdbStore(Durable, Store):
         self._closed = False
         self.env = open_environment(path, map_size, timeout)
         self.touched = self.env.touched
+        self.read_only = self.env.read_only
         self.shared = self.env
         self.place = self.env.folder
         self.env.follow(self)
@@ -285,7 +287,8 @@ class LmdbStore(Durable, Store):
     # Upkeep
 
     def touch(self, batch: Mapping[bytes, float]) -> None:
-        write_access_times(self, dict(batch))
+        if not self.read_only:
+            write_access_times(self, dict(batch))
 
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         return expire_entries(self, budget, after)
