@@ -108,10 +108,13 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         timeout: seconds that opening and a write wait for other processes before they raise BusyError, which names the
             one that is in the way; 0 for not at all. Making durable what was written (`flush`, `close`, upkeep) waits
             for 60 seconds, whatever this says. A dictionary in memory has nobody to wait for.
+        network_filesystem: "refuse" or "allow" a folder on NFS, SMB, sshfs and the like (told on Linux only). The
+            processes that use a dictionary share memory, and must run on one machine.
         clock: tells the time in seconds since the epoch, UTC.
 
     Raises:
         UnsafePathError: if the folder is somebody else's, or a file in it is a link.
+        OpenError: if the system refuses, or the folder lies on a network file system.
         NotAStoreError: if the folder holds another kind of database.
         MismatchError: if the store was made with another codec, key serializer or key_size_limit.
         BusyError: if another process was in the way for longer than `timeout`.
@@ -151,13 +154,15 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         durability: str = "interval",
         sync_interval: float = 1.0,
         timeout: float = 60.0,
+        network_filesystem: str = "refuse",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._configure(
             Options(
                 database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
-                codec, allow_pickle, ttl, durability, sync_interval, timeout, clock,
+                codec, allow_pickle, ttl, durability, sync_interval, timeout, network_filesystem,
+                clock,
             )
         )  # fmt: skip
         self._open()

@@ -54,6 +54,7 @@ class Options(NamedTuple):
     durability: str = "interval"
     sync_interval: float = 1.0
     timeout: float = 60.0
+    network_filesystem: str = "refuse"
     clock: Callable[[], float] = time.time
 
     def checked(self) -> "Options":
@@ -82,6 +83,8 @@ class Options(NamedTuple):
             raise ValueError('durability must be "interval" or "commit"')
         number("sync_interval", self.sync_interval, more_than=0)
         number("timeout", self.timeout, at_least=0)
+        if self.network_filesystem not in ("refuse", "allow"):
+            raise ValueError('network_filesystem must be "refuse" or "allow"')
         seconds(self.ttl)
         return self._replace(database_path=self.path)
 
@@ -136,6 +139,7 @@ def make_store(options: Options) -> Store:
             idle=idle,
             interval=options.sync_interval if options.durability == "interval" else 0.0,
             timeout=options.timeout,
+            network=options.network_filesystem == "allow",
             clock=options.clock,
         )
     if url[1].lower() == "memory":

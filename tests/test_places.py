@@ -12,10 +12,12 @@ import tempfile
 import time
 
 import pytest
+from drivers.running import run_driver
 
 from persistdict import BusyError, OpenError, PersistDict, ReadOnlyError, ReadOnlyWarning, StoreError, StoreGoneError
 from persistdict.maintenance import check_all
 from persistdict.stores.lmdb.gate import DATA, RECENT
+from persistdict.stores.lmdb.mounts import filesystem_of, is_network
 
 QUIET = {"background_thread": "disabled"}
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
@@ -367,3 +369,99 @@ def test_a_folder_without_permission_to_write_says_what_to_do(tmp_path):
         assert "make the folder and its files writable" in done.stdout
     finally:
         shutil.rmtree(folder)
+
+
+# Network file systems
+
+# As a laptop, a container, a cluster node and WSL show it.
+LAPTOP = r"""
+22 28 0:21 / /proc rw,nosuid,nodev,noexec,relatime shared:12 - proc proc rw
+28 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw,errors=remount-ro
+31 28 0:26 / /dev/shm rw,nosuid,nodev shared:4 - tmpfs tmpfs rw,inode64
+97 28 0:48 / /home/me/far\040away rw,nosuid,nodev,relatime shared:51 - fuse.sshfs me@host:/data rw,user_id=1000
+98 28 0:49 / /home/me/back\134slash rw,relatime shared:52 - cifs //server/share rw,vers=3.1.1
+99 28 0:50 / /mnt/nas rw,relatime shared:53 - nfs4 10.0.0.2:/export rw,vers=4.2
+100 99 259:3 / /mnt/nas/local rw,relatime shared:54 - xfs /dev/nvme0n1p3 rw,attr2
+101 28 0:51 / /mnt/twice rw,relatime shared:55 - nfs 10.0.0.2:/old rw
+102 101 259:4 / /mnt/twice rw,relatime shared:56 - btrfs /dev/sdb1 rw,subvol=/a - b
+"""
+CONTAINER = """
+612 499 0:58 / / rw,relatime master:1 - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/l/A
+640 612 254:1 /docker/volumes/v/_data /data rw,relatime master:2 - ext4 /dev/vda1 rw
+641 612 0:44 / /shared rw,relatime - virtiofs shared rw
+642 612 0:45 / /host rw,relatime - 9p host rw,trans=virtio
+643 612 0:46 / /bucket rw,relatime - fuse.gcsfuse bucket rw
+644 612 0:47 / /pool rw,relatime - fuse.mergerfs a:b rw
+645 612 0:49 / /cold rw,noatime - zfs tank/cold rw
+"""
+CLUSTER = """
+28 1 8:2 / / rw - ext4 /dev/sda2 rw
+50 28 0:60 / /scratch rw,flock - lustre 10.1@o2ib:/scratch rw
+51 28 0:61 / /ceph rw - ceph 10.0.0.1:6789:/ rw
+52 28 0:62 / /gluster rw - fuse.glusterfs node:/volume rw
+53 28 0:63 / /afs rw - afs none rw
+54 28 0:64 / /beegfs rw - beegfs beegfs_nodev rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "path", "filesystem", "network"),
+    [
+        (LAPTOP, "/home/me/cache", "ext4", False),
+        (LAPTOP, "/dev/shm/cache", "tmpfs", False),
+        (LAPTOP, "/dev/shmcache", "ext4", False),
+        (LAPTOP, "/home/me/far away/cache", "fuse.sshfs", True),
+        (LAPTOP, "/home/me/far away", "fuse.sshfs", True),
+        (LAPTOP, "/home/me/far", "ext4", False),
+        (LAPTOP, "/home/me/back\\slash/cache", "cifs", True),
+        (LAPTOP, "/mnt/nas/cache", "nfs4", True),
+        (LAPTOP, "/mnt/nas/local/cache", "xfs", False),
+        (LAPTOP, "/mnt/twice/cache", "btrfs", False),
+        (CONTAINER, "/app/cache", "overlay", False),
+        (CONTAINER, "/data/cache", "ext4", False),
+        (CONTAINER, "/shared/cache", "virtiofs", False),
+        (CONTAINER, "/host/cache", "9p", True),
+        (CONTAINER, "/bucket/cache", "fuse.gcsfuse", True),
+        (CONTAINER, "/pool/cache", "fuse.mergerfs", False),
+        (CONTAINER, "/cold/cache", "zfs", False),
+        (CLUSTER, "/scratch/me", "lustre", True),
+        (CLUSTER, "/ceph/me", "ceph", True),
+        (CLUSTER, "/gluster/me", "fuse.glusterfs", True),
+        (CLUSTER, "/afs/me", "afs", True),
+        (CLUSTER, "/beegfs/me", "beegfs", True),
+    ],
+)
+def test_the_file_system_of_a_path_is_told_from_mountinfo(mountinfo, path, filesystem, network):
+    assert filesystem_of(path, mountinfo) == filesystem
+    assert is_network(filesystem) is network
+
+
+def test_mountinfo_that_tells_nothing_is_no_reason_to_refuse():
+    assert filesystem_of("/a", "") is None
+    assert filesystem_of("/a", "what is this\n1 2 3 - \n") is None
+
+
+@LINUX
+def test_where_this_runs_is_told():
+    with open("/proc/self/mountinfo") as file:
+        mountinfo = file.read()
+    assert filesystem_of("/proc/self", mountinfo) == "proc"
+
+
+@ROOT
+def test_a_network_file_system_is_refused_unless_forced(tmp_path):
+    """A real mount that is called sshfs; it is refused before it is asked anything, by a link too."""
+    counts = run_driver("distant", tmp_path / "d", quiet=True)
+    if "reason" in counts:
+        pytest.skip(counts["reason"])
+    for way in ("refused", "by a link"):
+        assert counts[way].startswith("ENOTSUP: the folder lies on a network file system (fuse.sshfs)"), counts
+        assert 'network_filesystem="allow"' in counts[way]
+    assert counts["asked"] == 0
+    assert counts["allowed"].startswith("ENOSYS: cannot make the folder"), "it went on, to a file system that is empty"
+    assert counts["beside"] == "opened"
+
+
+def test_impossible_values_of_network_filesystem_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='"refuse" or "allow"'):
+        PersistDict(tmp_path / "d", network_filesystem="maybe")

@@ -23,6 +23,7 @@ from persistdict.stores.lmdb.drain import write_directly
 from persistdict.stores.lmdb.durable import MUCH, Durable
 from persistdict.stores.lmdb.engine import TIMEOUT
 from persistdict.stores.lmdb.environment import open_environment
+from persistdict.stores.lmdb.mounts import check_filesystem
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
@@ -50,6 +51,7 @@ class LmdbStore(Durable, Store):
         idle: seconds after which an entry ends that is neither read nor written; None for never.
         interval: seconds after which a write is on the disk at the latest; 0 for before `confirm` returns.
         timeout: seconds that opening and a write wait for other processes; what makes writes durable waits longer.
+        network: whether the folder may lie on a network file system.
         clock: tells the time, seconds since the epoch.
         map_size: the size of the memory map to begin with; None for as large as the system allows.
 
@@ -69,6 +71,7 @@ class LmdbStore(Durable, Store):
         idle: float | None = None,
         interval: float = 1.0,
         timeout: float = TIMEOUT,
+        network: bool = False,
         clock: Callable[[], float] = time.time,
         map_size: int | None = None,
     ) -> None:
@@ -78,6 +81,8 @@ class LmdbStore(Durable, Store):
         self.undo = {}
         self.clock = clock
         self._closed = False
+        if not network:
+            check_filesystem(path)
         self.env = open_environment(path, map_size, timeout)
         self.touched = self.env.touched
         self.read_only = self.env.read_only
