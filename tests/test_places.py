@@ -465,3 +465,133 @@ def test_a_network_file_system_is_refused_unless_forced(tmp_path):
 def test_impossible_values_of_network_filesystem_are_refused(tmp_path):
     with pytest.raises(ValueError, match='"refuse" or "allow"'):
         PersistDict(tmp_path / "d", network_filesystem="maybe")
+
+
+# Limits of the process
+
+
+def limited(tmp_path, limits, code, before=""):
+    """Run `code` in a process with these limits; returns what it prints. `d` is open, `refused` collects errors."""
+    program = (
+        "import os, resource, sys\nfrom persistdict import PersistDict, PersistDictError, OpenError\n"
+        "from persistdict import DiskFullError, StoreError\nimport lmdb_dict, persistdict.lru, traceback\n"
+        f"folder = sys.argv[1]\nPersistDict(folder + '-imports').close()\n{before}\n"
+        f"for name, limit in {limits!r}.items():\n    resource.setrlimit(getattr(resource, name), (limit, limit))\n"
+        f"{code}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "d")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+GROW = """
+d = PersistDict(folder, background_thread="disabled")
+written = 0
+try:
+    for number in range(MANY):
+        d[number] = number.to_bytes(4, "little") * (1 << 16)
+        written += 1
+    d.flush()
+    print("all")
+except StoreError as error:
+    print(error.errno, error)
+for number in range(written):
+    assert d[number] == number.to_bytes(4, "little") * (1 << 16)
+assert [key for key, _ in d.items()] == list(range(written))
+try:
+    d.close()
+except StoreError as error:
+    assert error.errno == 12, error
+print(written)
+"""
+
+
+@LINUX
+@pytest.mark.parametrize("size", [1 << 30, 512 << 20])
+def test_with_little_address_space_it_opens_grows_and_reads(tmp_path, size):
+    """200 MB in 512 MB of address space, compacted and backed up too."""
+    more = "d = PersistDict(folder, background_thread='disabled'); d.compact(); d.backup(folder + '-b'); d.close()"
+    said = limited(tmp_path, {"RLIMIT_AS": size}, GROW.replace("MANY", "600") + more)
+    assert said == ["all", "600"]
+    for name in ("d", "d-b"):
+        with PersistDict(tmp_path / name, **QUIET) as d:
+            assert len(d) == 600
+            assert check_all(d._store) == []
+
+
+@LINUX
+def test_more_than_the_address_space_holds_is_refused_and_nothing_is_lost(tmp_path):
+    said = limited(tmp_path, {"RLIMIT_AS": 400 << 20}, GROW.replace("MANY", "2000"))
+    assert said[0].startswith(f"{errno.ENOMEM} ")
+    assert "ulimit -v" in said[0]
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        assert len(d) == int(said[1]) > 100
+        assert check_all(d._store) == []
+    code = "try: PersistDict(folder)\nexcept OpenError as error: print(error.errno, 'ulimit -v' in str(error))"
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        d.update((number, bytes(1 << 20)) for number in range(300))
+    assert limited(tmp_path, {"RLIMIT_AS": 300 << 20}, code) == [f"{errno.ENOMEM} True"]
+
+
+@LINUX
+@pytest.mark.parametrize("files", range(4, 26, 3))
+def test_with_few_files_it_opens_or_says_so_and_nothing_is_lost(tmp_path, files):
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        d["k"] = 1
+    code = """
+def attempt(work):
+    try:
+        return work()
+    except PersistDictError as error:
+        assert error.errno == 24, error
+        return "too many"
+d = attempt(lambda: PersistDict(folder, background_thread="disabled"))
+if d != "too many":
+    assert d["k"] == 1
+    d["k2"] = d["k"]
+    attempt(lambda: d.backup(folder + "-b"))
+    attempt(d.compact)
+    assert d["k2"] == 1
+    d["k3"] = 1
+    d.close()
+print("right")
+"""
+    assert limited(tmp_path, {"RLIMIT_NOFILE": files}, code) == ["right"]
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        assert len(d) in (1, 3)
+        assert check_all(d._store) == []
+
+
+@LINUX
+@pytest.mark.parametrize("durability", ["interval", "commit"])
+@pytest.mark.parametrize("size", [100_000, 3 << 20, 20 << 20])
+def test_a_limit_of_file_sizes_is_a_full_disk(tmp_path, durability, size):
+    """Reads go on, and all that was acknowledged is there without the limit."""
+    code = f"""
+d = PersistDict(folder, durability={durability!r}, background_thread="disabled")
+written = 0
+try:
+    for number in range(10_000):
+        d[number] = number.to_bytes(4, "little") * 4000
+        written += 1
+except DiskFullError as error:
+    assert error.errno == {errno.EFBIG} and "ulimit -f" in str(error), error
+for number in range(written):
+    assert d[number] == number.to_bytes(4, "little") * 4000
+assert len(d) == written < 10_000
+try:
+    d.close()
+except DiskFullError:
+    pass
+print(written)
+"""
+    before = "PersistDict(folder).close()"
+    written = int(limited(tmp_path, {"RLIMIT_FSIZE": size}, code, before)[0])
+    assert written > 0 or size < 1 << 20
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        assert list(d) == list(range(written))
+        assert all(value == number.to_bytes(4, "little") * 4000 for number, value in d.items())
+        assert check_all(d._store) == []
+        d.flush()

@@ -26,6 +26,7 @@ from persistdict.stores.lmdb.rows import Rows
 __all__ = ["back_up"]
 
 PARTIAL = ".persistdict-backup-"
+ROOM = 64 << 20  # bytes of address space
 
 
 def back_up(rows: Pair, path: str) -> int:
@@ -95,8 +96,8 @@ def _copy(rows: Pair, folder: str) -> None:
 
 def _bring_in(rows: Pair, folder: str, found: Recent, number: int) -> None:
     """Apply the recent writes to the copy, of which nobody else knows."""
-    room = 4 * sum(len(raw) for _, raw in found)
-    raw = open_alone(folder, room)
+    size = os.path.getsize(os.path.join(folder, DATA))
+    raw = open_alone(folder, size + 4 * sum(len(raw) for _, raw in found) + ROOM)  # each page may be written anew
     try:
         copy = _Copy(rows, folder, raw)
         with raw.begin(write=True) as txn:

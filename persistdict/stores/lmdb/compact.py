@@ -4,9 +4,9 @@ Under the locks of the data, so that nothing changes them meanwhile (recent writ
 has the store open: each that has holds a share of a lock (USERS), which is claimed here. Steps:
 
 1. The recent writes belong to a data.mdb by its device and inode; see to it that they name the present one.
-2. Copy it into a new folder, note in the copy which file it is to replace, and sync.
-3. Under the lock of the recent writes too: let go of the data, see that no stranger has them open, move the copy into
-   place by one rename, sync the folder, open it.
+2. Copy it into a new folder, and sync.
+3. Under the lock of the recent writes too: let go of the data, see that no stranger has them open, note in the copy
+   which file it is to replace, move it into place by one rename, sync the folder, open it.
 4. Have the recent writes name the new one.
 
 Whoever dies, or loses power, in between leaves the old data or the new, with the same content. The recent writes stay
@@ -36,6 +36,9 @@ from persistdict.stores.lmdb.recent import belong_to
 from persistdict.stores.lmdb.rows import Rows
 
 __all__ = ["compact"]
+
+
+ROOM = 1 << 20  # bytes
 
 
 class InUse(Exception):
@@ -82,8 +85,11 @@ def _compact(env: Environment) -> int:
         old = _identity(env)
         env.recent.update(belong_to, env.base, old)
         size = os.path.getsize(os.path.join(env.folder, DATA))
-        _copy(env, new, old)
-        env.recent.alone(_exchange, env, new)
+        raw = env.data.raw
+        assert raw is not None  # we are within `alone`
+        copy_compacted(raw, raw.begin(), os.path.join(new, DATA))
+        del raw
+        env.recent.alone(_exchange, env, new, old)
         return max(0, size - os.path.getsize(os.path.join(env.folder, DATA)))
     finally:
         env.gate.share(USERS)
@@ -99,18 +105,7 @@ def _identity(env: Environment) -> tuple[int, int]:
     return found
 
 
-def _copy(env: Environment, folder: str, old: tuple[int, int]) -> None:
-    raw = env.data.raw
-    assert raw is not None  # we are within `alone`
-    copy_compacted(raw, raw.begin(), os.path.join(folder, DATA))
-    copy = open_alone(folder, 0)
-    try:
-        layout.set_note(copy, layout.REPLACED, layout.name_of(old))
-    finally:
-        copy.close()
-
-
-def _exchange(env: Environment, folder: str) -> None:
+def _exchange(env: Environment, folder: str, old: tuple[int, int]) -> None:
     """Let the copy take the place of the data. If anything is raised, the next use opens what is there."""
     raw = env.data.raw
     assert raw is not None
@@ -119,6 +114,11 @@ def _exchange(env: Environment, folder: str) -> None:
     unshare(raw)
     raw.close()  # whoever reads from it begins again, and waits for the locks
     _check_for_strangers(env)
+    copy = open_alone(folder, ROOM)
+    try:
+        layout.set_note(copy, layout.REPLACED, layout.name_of(old))
+    finally:
+        copy.close()
     new = identity(folder)
     assert new is not None
     registry.register(env, new)

@@ -22,6 +22,7 @@ import lmdb
 
 from persistdict.errors import DiskFullError, NestedWriteError, NotAStoreError, OpenError, StoreError
 from persistdict.stores.lmdb.gate import Gate, Patience
+from persistdict.stores.lmdb.limits import fits, is_at_file_limit
 from persistdict.stores.lmdb.opening import is_open, unshare
 
 __all__ = ["RETRIES", "TIMEOUT", "Engine", "MapFull", "NotOpen", "raise_not_open", "translated", "was_remapped"]
@@ -166,10 +167,22 @@ class Engine:
             before = raw.info()["map_size"]
             raw.set_mapsize(0)
             if grow and raw.info()["map_size"] <= before:
-                self.enlarge(raw, before * 2)
+                self.enlarge(raw, self._larger(before))
         except lmdb.Error as error:
             self._forget_if_closed(raw)
             raise translated(error, self.place) from error
+
+    def _larger(self, size: int) -> int:
+        """The size of the next map: twice as large, or what is left of the address space."""
+        for parts in (8, 4, 2, 1):
+            if fits(size // 8 * parts):
+                return size // 8 * (8 + parts)
+        raise StoreError(
+            errno.ENOMEM,
+            f"the address space of this process is limited (ulimit -v), and too small for a map of more than {size:,} "
+            "bytes; nothing was changed",
+            self.place,
+        )
 
     def enlarge(self, raw: lmdb.Environment, size: int) -> None:
         """Make the map larger; the locks are held."""
@@ -179,6 +192,7 @@ class Engine:
         """Where there is no room for a larger map, py-lmdb closes the environment; the next use opens it again."""
         if not is_open(raw):
             unshare(raw)
+            raw.close()  # all of it: the error that led here may keep it alive
             self.forget(raise_not_open)
             self._owner.rebind()
 
@@ -208,6 +222,13 @@ class Engine:
 def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Exception:
     """An error of LMDB as one of ours."""
     code = max(0, getattr(error, "code", 0) or 0)  # LMDB's own codes are negative
+    if code == errno.EFBIG or (code == errno.EIO and is_at_file_limit(place)):
+        text = "this process may not make a file larger (ulimit -f); nothing was changed by this write"
+        return DiskFullError(errno.EFBIG, text, place)
+    if code == errno.ENOMEM or isinstance(error, lmdb.MemoryError):
+        kind = OpenError if opening else StoreError
+        text = "the address space that is left to this process is too small (ulimit -v)"
+        return kind(errno.ENOMEM, f"{text}: {error}", place)
     if code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and _is_full(place)):
         return DiskFullError(code, "no space is left on the disk; nothing was changed by this write", place)
     if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError)):

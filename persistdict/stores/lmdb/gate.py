@@ -59,6 +59,10 @@ class Gate:
             if not stat.S_ISREG(os.fstat(low).st_mode) or os.fstat(low).st_nlink != 1:
                 raise UnsafePathError(errno.EPERM, "is not a plain file with one name", path)
             self._fd = move_high(low)
+        except OSError as error:
+            if isinstance(error, UnsafePathError):
+                raise
+            raise OpenError(error.errno, f"cannot open the store's lock file: {error.strerror}", path) from error
         finally:
             os.close(low)
 

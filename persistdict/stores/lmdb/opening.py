@@ -19,6 +19,7 @@ import lmdb
 
 from persistdict.errors import NotAStoreError
 from persistdict.stores.lmdb.folder import DATA, LOCK, identity
+from persistdict.stores.lmdb.limits import fits
 
 __all__ = ["find_or_open", "forget_inherited", "is_open", "open_alone", "open_raw", "open_readable", "share", "unshare"]
 
@@ -26,6 +27,7 @@ MAX_DBS = 32
 MAX_READERS = 1024
 LARGEST_MAP = 1 << 36  # address space only, which 2000 open dictionaries share; it doubles when it is full
 SMALLEST_MAP = 1 << 26
+SHARE = 4  # where the address space is limited, a map takes a fourth of it at first
 LOCK_SIZE = 68 << 10  # bytes of lock.mdb: room for MAX_READERS and a little more
 
 Identity = tuple[int, int]
@@ -40,6 +42,8 @@ _inherited: frozenset[Any] = frozenset()  # those of the processes before the fo
 def open_raw(folder: str, map_size: int | None = None, **options: Any) -> lmdb.Environment:
     """Open an environment with the map size given, or the largest that the address space allows."""
     size = map_size or (LARGEST_MAP if sys.maxsize > 1 << 32 and os.name == "posix" else SMALLEST_MAP)
+    while size > SMALLEST_MAP and not fits(size * SHARE):
+        size = max(size >> 2, SMALLEST_MAP)
     while True:
         try:
             return _open_once(folder, size, options)
@@ -94,8 +98,8 @@ def _reserve(path: str) -> None:
 
 
 def open_alone(folder: str, room: int) -> lmdb.Environment:
-    """Open an environment of which nobody else knows, without a lock file, to write at most `room` bytes more."""
-    size = 2 * os.path.getsize(os.path.join(folder, DATA)) + room + SMALLEST_MAP  # each page may be written anew
+    """Open an environment of which nobody else knows, without a lock file, that may grow by `room` bytes."""
+    size = os.path.getsize(os.path.join(folder, DATA)) + room
     return lmdb.open(os.fsencode(folder), map_size=size, max_dbs=MAX_DBS, lib_version=0, lock=False, create=False)
 
 
