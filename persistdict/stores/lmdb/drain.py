@@ -71,7 +71,6 @@ def _drain(rows: Rows, wanted: int | None = None) -> Recent:
     stuck: Recent = []
     if wanted is not None and env.durable >= wanted:
         return stuck
-    env.presence.check()
     pending, env.pending = env.pending, 0
     number, found = _snapshot(rows)
     if found:
@@ -82,7 +81,8 @@ def _drain(rows: Rows, wanted: int | None = None) -> Recent:
             if getattr(error, "code", 0) in (errno.ENOSPC, errno.EDQUOT):
                 _make_room(rows, found)
             raise
-        env.presence.check()
+    env.presence.check()  # nothing counts as durable in files that are gone; so behind the writing
+    if found:
         _take_away(rows, [item for item in found if item not in stuck])
     env.durable = max(env.durable, number)
     return stuck

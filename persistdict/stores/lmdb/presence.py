@@ -1,8 +1,7 @@
 """Whether the files of an open store are still where they were.
 
 A process goes on with files that were deleted or moved away, and what it writes there nobody will find. So whoever
-makes writes durable looks before and behind: then none is reported durable that is not. Reads look at nothing; they
-go on in what is mapped.
+makes writes durable looks behind it, before saying so. Reads look at nothing; they go on in what is mapped.
 """
 
 from __future__ import annotations
