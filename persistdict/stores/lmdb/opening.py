@@ -68,6 +68,7 @@ def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environm
 
 
 def _open_marked(folder: str, options: dict[str, Any]) -> lmdb.Environment:
+    """Open an environment, even if a process before the fork has it open."""
     _install_marks()
     _opening.here = True
     try:
