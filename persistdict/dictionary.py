@@ -771,7 +771,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         Args:
             timeout: seconds to wait until no other process has the dictionary open; 0 for not at all.
 
-        Returns how many bytes smaller the data became. The file of recent writes is not made smaller.
+        Returns how many bytes smaller the data became. The file of recent writes, some megabytes, is left as it is.
+        Mappings of lmdb-dict that this process has on the same folder must be opened anew.
 
         Raises BusyError, which names a process that has it open, DiskFullError, StoreError; then nothing was changed.
         Unsupported for a dictionary in memory, and on Windows (open a backup instead).

@@ -183,6 +183,16 @@ def test_killed_at_any_moment_it_leaves_the_old_or_the_new(tmp_path):
     assert counts["killed while compacting"] > counts["kills"] // 3
 
 
+def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new(tmp_path):
+    """On ext4, each write durable: what was acknowledged is there."""
+    reason = run_driver("disks", tmp_path / "try", "ext4", quiet=True)["reason"]
+    if reason:
+        pytest.skip(reason)
+    counts = run_driver("compactions", tmp_path / "d", rounds(15), "cut")
+    assert counts["left behind"] == []
+    assert counts["writes"] > counts["kills"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_with_an_inherited_handle_sees_what_its_parent_compacted(tmp_path):

@@ -10,19 +10,22 @@ import random
 import signal
 import sys
 import time
+import uuid
 
+from drivers.disks import Disk, keep_mounts_private
 from drivers.running import die_with_parent, faults_of, finish, left_over, preload, seed, verified
 
 from persistdict import PersistDict
+from persistdict.stores.lmdb import recent
 
 KEYS = 40
 
 
-def work(folder: str, told: int, state: int) -> None:
+def work(folder: str, told: int, state: int, durability: str) -> None:
     """Write and compact for ever. Tells the number of every write once it has returned, and when it compacts."""
     die_with_parent()
     draw = random.Random(state)
-    with PersistDict(folder, sync_interval=0.02) as d:
+    with PersistDict(folder, sync_interval=0.02, durability=durability) as d:
         number = max((value[0] for value in d.values()), default=0)
         while True:
             for _ in range(draw.randrange(30)):
@@ -34,25 +37,38 @@ def work(folder: str, told: int, state: int) -> None:
             os.write(told, b"\xff" * 8)
 
 
-def main(folder: str, kills: int) -> None:
+def main(folder: str, kills: int, how: str) -> None:
     preload()
+    disk = None
+    if how == "cut":
+        keep_mounts_private()
+        disk = Disk(folder, "ext4", 64 << 20)
+        disk.mount()
+        folder = os.path.join(disk.place, "d")
     state = seed()
     draw = random.Random(state)
     inside = last = 0
     numbers: list[int] = []
-    for _ in range(kills):
+    for count in range(kills):
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
-                work(folder, writing, draw.getrandbits(30))
+                work(folder, writing, draw.getrandbits(30), "commit" if disk else "interval")
             finally:
                 os._exit(1)
         os.close(writing)
         data = os.read(reading, 8)
         time.sleep(draw.uniform(0, 0.1))
+        if disk:
+            disk.cut()
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        if disk:
+            disk.unmount()
+            disk.mount()
+            boot = str(uuid.UUID(int=state + count + 1))
+            recent.boot_id = lambda boot=boot: boot  # type: ignore[misc]
         while part := os.read(reading, 1 << 20):
             data += part
         os.close(reading)
@@ -82,4 +98,4 @@ def main(folder: str, kills: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), "".join(sys.argv[3:]))

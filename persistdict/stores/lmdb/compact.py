@@ -74,12 +74,9 @@ def compact(rows: Rows, timeout: float) -> int:
 
 def _compact(env: Environment) -> int:
     env.presence.check()
-    try:
-        env.gate.claim(USERS)
-    except BlockingIOError as error:
-        raise InUse from error
     new = os.path.join(env.folder, NEW + os.urandom(8).hex())
     try:
+        env.gate.claim(USERS)
         remove_leftovers(env.folder)
         os.mkdir(new, 0o700)
         old = _identity(env)
@@ -91,6 +88,8 @@ def _compact(env: Environment) -> int:
         del raw
         env.recent.alone(_exchange, env, new, old)
         return max(0, size - os.path.getsize(os.path.join(env.folder, DATA)))
+    except BlockingIOError as error:
+        raise InUse from error
     finally:
         env.gate.share(USERS)
         if os.path.isdir(new):

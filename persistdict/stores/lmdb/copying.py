@@ -52,7 +52,7 @@ def _stream(raw: lmdb.Environment, txn: Any, file: Any) -> list[BaseException]:
                 file.write(part)
         finally:
             taking.shutdown(socket.SHUT_RDWR)  # if it is not done it cannot go on
-            if thread.ident is not None:
+            if thread.is_alive():  # else it is done, or was about to start when this was interrupted, and ends at once
                 thread.join()
     return failed
 

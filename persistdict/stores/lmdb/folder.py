@@ -1,7 +1,7 @@
 """The folder of a store: who may use it, and how a new database appears in it.
 
 Files: data.mdb and lock.mdb (LMDB's), gate.lock (see gate.py), recent-* (see recent.py), .persistdict-new-* (a
-database that is being made).
+database, or a compacted copy, that is being made).
 
 A new database is made in a folder of its own, synced, and renamed into place, under the gate. So whatever kills the
 maker, data.mdb either does not exist or is whole; what a dead maker left behind is removed by the next one.

@@ -9,6 +9,7 @@ and of 9,853 openings.
   gives them back when the holder dies, however it dies. Each environment of the store has a byte of its own.
 - The descriptor is moved high: a dying process closes its files in ascending order, and the gate must open only after
   LMDB's own lock files were closed.
+- USERS and UNSEEN are shared by all processes that have the store open; so a compaction can tell that it is alone.
 - Record locks do not exclude threads of one process: each is only ever taken behind a thread lock.
 - Nothing else may open and close this file within the process: closing *any* descriptor of it drops the locks.
 - Nobody waits in the kernel: a lock is tried, and tried again after a pause (`Patience`). So Ctrl-C works, waiting can

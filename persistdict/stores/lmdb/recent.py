@@ -8,7 +8,8 @@ Where the system does not tell one start from the next, commits here are synced,
 
 Its main database, and no other:
 
-    0x00 "base"  -> base u64, device u64, inode u64 (of data.mdb), little-endian     made with the file
+    0x00 "base"  -> base u64, device u64, inode u64 (of data.mdb), little-endian     made with the file; device and
+                                                inode change when a compacted copy takes the place of the data
     0x00 "mark"  -> empty                       the data are being changed directly: nothing may be cached meanwhile
     key          -> seq, record (record.py)     keys of 511 bytes and more are cropped, whatever the store's limit; the
                                                 value is always whole; of a deleted entry the record has the flag GONE
