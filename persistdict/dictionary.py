@@ -31,12 +31,13 @@ from persistdict.errors import (
     DamagedEntryWarning,
     MismatchError,
     PersistDictError,
+    ReadOnlyWarning,
 )
 from persistdict.front import Front
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.log import Log
 from persistdict.maintenance import Keeper, expire_all, keeper_of
-from persistdict.options import Options, make_store, seconds
+from persistdict.options import Options, make_store, number, seconds
 from persistdict.setviews import Items, Keys, Values
 from persistdict.store import ABSENT, Item, Receipt, Record, Store, Transaction
 
@@ -104,13 +105,22 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             "commit": a write is on the disk when it returns, and survives both. If it cannot be brought there it is
             undone and the error is raised; other threads may have seen it meanwhile.
         sync_interval: seconds.
+        timeout: seconds that opening and a write wait for other processes before they raise BusyError, which names the
+            one that is in the way; 0 for not at all. Making durable what was written (`flush`, `close`, upkeep) waits
+            for 60 seconds, whatever this says. A dictionary in memory has nobody to wait for.
+        network_filesystem: "refuse" or "allow" a folder on NFS, SMB, sshfs and the like (told on Linux only). The
+            processes that use a dictionary share memory, and must run on one machine.
         clock: tells the time in seconds since the epoch, UTC.
 
     Raises:
         UnsafePathError: if the folder is somebody else's, or a file in it is a link.
+        OpenError: if the system refuses, or the folder lies on a network file system.
         NotAStoreError: if the folder holds another kind of database.
         MismatchError: if the store was made with another codec, key serializer or key_size_limit.
+        BusyError: if another process was in the way for longer than `timeout`.
         ValueError, TypeError: for impossible options.
+
+    On a medium that cannot be written to, it is opened for reading, with a ReadOnlyWarning; writes raise ReadOnlyError.
 
     Threads: any number may use one handle. Processes: any number may open the same folder; a handle that is inherited
     by fork works in the child, and one that is pickled opens the folder anew where it is used first.
@@ -143,13 +153,16 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         ttl: float | timedelta | None = None,
         durability: str = "interval",
         sync_interval: float = 1.0,
+        timeout: float = 60.0,
+        network_filesystem: str = "refuse",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._configure(
             Options(
                 database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
-                codec, allow_pickle, ttl, durability, sync_interval, clock,
+                codec, allow_pickle, ttl, durability, sync_interval, timeout, network_filesystem,
+                clock,
             )
         )  # fmt: skip
         self._open()
@@ -179,6 +192,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             store = make_store(self._options)
             try:
                 self._check_names(store)
+                if store.read_only:
+                    self._warn_read_only(store)
                 if self._options.background_thread is True:
                     keeper_of(store).add(store, self._log, self._options.background_timeout)
                 elif self._options.background_thread is False:
@@ -190,6 +205,11 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             self._finalizer.atexit = False  # see `_settle_at_exit`
             self._store = store
         self._log.info(f"opened {store.place}")
+
+    def _warn_read_only(self, store: Store) -> None:
+        text = f"{store.place} lies on a read-only medium: it can be read, and every write will raise ReadOnlyError"
+        self._log.warning(text)
+        warnings.warn(text, ReadOnlyWarning, stacklevel=4)
 
     def _opened(self) -> Store:
         """The store itself, opened if it was not yet."""
@@ -718,6 +738,47 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         store.sync()
         keeper_of(store).raise_error(synced=True)
         store.flush_touched(store.clock())
+
+    def backup(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+        """Make a copy on disk that holds everything as it is at one moment; reads and writes go on meanwhile.
+
+        The copy is a store like this one: `PersistDict(path, ...)` opens it, with the same codec and key options. It
+        is made beside `path` and moved there when it is whole and on the disk, so a backup is there or it is not. If
+        it fails, by a full disk or Ctrl-C, nothing is left behind (a process that is killed may leave a folder
+        `.persistdict-backup-*`, which can be removed).
+
+        Do not copy the files of an open dictionary by other means (cp, shutil.copytree): such a copy is torn, and to
+        read its lock files takes away the locks of the process that does it.
+
+        Args:
+            path: a folder that is new or empty, outside of this dictionary's; missing parents are made.
+
+        Returns the size of the copy in bytes. Takes time and space in proportion to it. Space that is freed by writes
+        meanwhile can be used again only when the copy is done.
+
+        Raises TargetExistsError, DiskFullError, StoreError; CorruptEntryError if a write of the last moments is
+        damaged; Unsupported for a dictionary in memory.
+        """
+        return self._opened().backup(os.fsdecode(path))
+
+    def compact(self, *, timeout: float = 0.0) -> int:
+        """Give the space that deleted and overwritten entries have left back to the file system.
+
+        Without this the space is kept for new entries, and the file never shrinks. A compacted copy is made and takes
+        the place of the data by one rename: whatever kills the process, or the power, leaves the old or the new, and
+        nothing is lost. Reads and small writes go on meanwhile, also through other handles of this process; large
+        writes, and whoever opens the dictionary, wait. The copy needs as much space as it will take.
+
+        Args:
+            timeout: seconds to wait until no other process has the dictionary open; 0 for not at all.
+
+        Returns how many bytes smaller the data became. The file of recent writes, some megabytes, is left as it is.
+        Mappings of lmdb-dict that this process has on the same folder must be opened anew.
+
+        Raises BusyError, which names a process that has it open, DiskFullError, StoreError; then nothing was changed.
+        Unsupported for a dictionary in memory, and on Windows (open a backup instead).
+        """
+        return self._opened().compact(number("timeout", timeout, at_least=0))
 
     @property
     def path(self) -> str:

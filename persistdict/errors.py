@@ -6,13 +6,16 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     PersistDictError
     |-- opening:  UnsafePathError (PermissionError), NotAStoreError (ValueError), MismatchError (ValueError),
     |             OpenError (OSError)
-    |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError)
+    |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError),
+    |             StoreGoneError (StoreError)
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
+    |             ReadOnlyError (PermissionError),
     |             NestedWriteError (RuntimeError), BusyError (TimeoutError)
-    `-- upkeep:   MaintenanceError (RuntimeError)
+    `-- upkeep:   MaintenanceError (RuntimeError), TargetExistsError (FileExistsError)
 
-and one warning, DamagedEntryWarning (UserWarning), where raising would end an iteration.
+and two warnings: DamagedEntryWarning (UserWarning), where raising would end an iteration, and ReadOnlyWarning
+(UserWarning), in opening.
 
 Messages name keys only by a digest and never contain values.
 """
@@ -35,7 +38,11 @@ __all__ = [
     "NotAStoreError",
     "OpenError",
     "PersistDictError",
+    "ReadOnlyError",
+    "ReadOnlyWarning",
     "StoreError",
+    "StoreGoneError",
+    "TargetExistsError",
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
@@ -65,6 +72,10 @@ class OpenError(PersistDictError, OSError):
     """The operating system or LMDB refused to open the store."""
 
 
+class ReadOnlyWarning(UserWarning):
+    """The dictionary lies on a medium that cannot be written to: it can be read, and every write will raise."""
+
+
 # At any time
 
 
@@ -78,6 +89,10 @@ class Unsupported(PersistDictError, NotImplementedError):
 
 class StoreError(PersistDictError, OSError):
     """The engine failed in a way that has no error of its own; the cause is chained."""
+
+
+class StoreGoneError(StoreError):
+    """The files of an open store were deleted or replaced. What was written since the last flush may be lost."""
 
 
 # Reading
@@ -110,12 +125,16 @@ class DiskFullError(PersistDictError, OSError):
     """No space is left for the write. What was stored before is unharmed, and reads go on."""
 
 
+class ReadOnlyError(PersistDictError, PermissionError):
+    """The dictionary lies on a medium that cannot be written to. Reads go on."""
+
+
 class NestedWriteError(PersistDictError, RuntimeError):
     """A write was begun by code that runs inside another write of the same thread."""
 
 
 class BusyError(PersistDictError, TimeoutError):
-    """Another process, which the message names, was writing for longer than the timeout. Nothing was changed."""
+    """Another process, which the message names, was in the way for longer than the timeout. Nothing was changed."""
 
 
 # Upkeep
@@ -129,4 +148,9 @@ def refused(error: OSError, what: str, path: str) -> PersistDictError:
     """The error for what the operating system refused while a store was opened: DiskFullError or OpenError."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(error.errno, f"cannot {what}: no space is left on the disk", path)
-    return OpenError(error.errno, f"cannot {what}: {error.strerror}", path)
+    advice = "; make the folder and its files writable for you" if error.errno == errno.EACCES else ""
+    return OpenError(error.errno, f"cannot {what}: {error.strerror}{advice}", path)
+
+
+class TargetExistsError(PersistDictError, FileExistsError):
+    """A backup needs a new or empty folder, and something is there. Nothing was changed."""

@@ -64,7 +64,7 @@ def run_once(store: Store, log: Log, proceed: Callable[[], bool] = _go_on, *, ch
         store.flush_touched(store.clock())
     except DiskFullError as error:
         log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
-    removed = expire_all(store, proceed)
+    removed = 0 if store.read_only else expire_all(store, proceed)
     if removed:
         log.info(f"removed {removed} entries that were over")
     if not check:

@@ -13,7 +13,7 @@ from persistdict.errors import Unsupported
 from persistdict.keys import MAX_KEY_SIZE, KeyCodec
 from persistdict.store import Store
 
-__all__ = ["Options", "make_store", "seconds"]
+__all__ = ["Options", "make_store", "number", "seconds"]
 
 SECONDS_PER_DAY = 86400.0
 LONGEST = 1e13  # seconds; a deadline is a number of microseconds in 64 bits
@@ -53,14 +53,16 @@ class Options(NamedTuple):
     ttl: float | timedelta | None = None
     durability: str = "interval"
     sync_interval: float = 1.0
+    timeout: float = 60.0
+    network_filesystem: str = "refuse"
     clock: Callable[[], float] = time.time
 
     def checked(self) -> "Options":
         """These options, with the path made absolute. Raises TypeError or ValueError for impossible ones."""
         if not os.fspath(self.database_path):
             raise ValueError("database_path must name a folder")
-        _number("expiration_days", self.expiration_days, at_least=0)
-        _number("background_timeout", self.background_timeout, more_than=0)
+        number("expiration_days", self.expiration_days, at_least=0)
+        number("background_timeout", self.background_timeout, more_than=0)
         if type(self.key_size_limit) is not int or not 1 <= self.key_size_limit <= MAX_KEY_SIZE:
             raise ValueError(f"key_size_limit must be an int from 1 to {MAX_KEY_SIZE}")
         if (self.key_serializer is None) != (self.key_unserializer is None):
@@ -79,7 +81,10 @@ class Options(NamedTuple):
                 raise TypeError(f"{option} must be True or False")
         if self.durability not in ("interval", "commit"):
             raise ValueError('durability must be "interval" or "commit"')
-        _number("sync_interval", self.sync_interval, more_than=0)
+        number("sync_interval", self.sync_interval, more_than=0)
+        number("timeout", self.timeout, at_least=0)
+        if self.network_filesystem not in ("refuse", "allow"):
+            raise ValueError('network_filesystem must be "refuse" or "allow"')
         seconds(self.ttl)
         return self._replace(database_path=self.path)
 
@@ -110,13 +115,15 @@ class Options(NamedTuple):
         return "ordered" if self.key_serializer is None else f"call:{name_of(self.key_serializer)}"
 
 
-def _number(option: str, value: Any, at_least: float | None = None, more_than: float | None = None) -> None:
+def number(option: str, value: Any, at_least: float | None = None, more_than: float | None = None) -> float:
+    """The number that an option must be. Raises TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{option} must be a number, not {type(value).__qualname__}")
     if not value < float("inf") or (at_least is not None and value < at_least):
         raise ValueError(f"{option} must be a finite number of at least {at_least}")
     if more_than is not None and value <= more_than:
         raise ValueError(f"{option} must be more than {more_than}")
+    return float(value)
 
 
 def make_store(options: Options) -> Store:
@@ -131,6 +138,8 @@ def make_store(options: Options) -> Store:
             key_size_limit=options.key_size_limit,
             idle=idle,
             interval=options.sync_interval if options.durability == "interval" else 0.0,
+            timeout=options.timeout,
+            network=options.network_filesystem == "allow",
             clock=options.clock,
         )
     if url[1].lower() == "memory":

@@ -25,6 +25,8 @@ import enum
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from persistdict.errors import Unsupported
+
 __all__ = ["ABSENT", "ANY", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
 
 T = TypeVar("T")
@@ -150,6 +152,7 @@ class Store(abc.ABC):
     begin: Callable[[], Moment]
     clock: Callable[[], float]
     idle: float | None
+    read_only: bool = False  # every write raises ReadOnlyError; reads are not noted
     max_batch: int = 1 << 62  # writes in one transaction
     touched: dict[bytes, float | None]  # seq -> when it was read (None: since the last flush); see `flush_touched`
 
@@ -257,6 +260,14 @@ class Store(abc.ABC):
 
         It tells whether it will see to that; else writers do, at their next write.
         """
+
+    def backup(self, path: str) -> int:
+        """Make a store of its own at `path` that holds what this one holds at one moment; tells its size in bytes."""
+        raise Unsupported(f"{self.place}: this engine makes no backups")
+
+    def compact(self, timeout: float) -> int:
+        """Give unused space back, tells how many bytes. Waits so many seconds for others to let go of the store."""
+        raise Unsupported(f"{self.place}: this engine has no space to give back")
 
     def tidy(self) -> None:  # noqa: B027 - most stores have nothing to tidy
         """Free what users that died have left behind."""

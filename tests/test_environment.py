@@ -13,8 +13,8 @@ import pytest
 
 from persistdict import DiskFullError, NotAStoreError, OpenError, PersistDict
 from persistdict.stores.lmdb import LmdbStore
-from persistdict.stores.lmdb.environment import _registry
 from persistdict.stores.lmdb.gate import DATA, HIGH, RECENT, Gate
+from persistdict.stores.lmdb.registry import environments as registered
 
 QUIET = {"background_thread": "disabled"}
 
@@ -157,10 +157,10 @@ def test_only_one_environment_is_open_for_a_folder(tmp_path, monkeypatch):
     handles = [PersistDict(path, **QUIET) for path in ("d", "./d/", tmp_path / "d", tmp_path / "link")]
     environments = {id(handle._store.env) for handle in handles}
     assert len(environments) == 1
-    assert [id(environment) for environment in _registry.values()] == list(environments)
+    assert [id(environment) for environment in registered.values()] == list(environments)
     for handle in handles:
         handle.close()
-    assert not _registry
+    assert not registered
 
 
 def test_an_environment_that_somebody_else_opened_is_a_clear_error(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from persistdict import NotAStoreError, OpenError, PersistDict, PersistDictError, UnsafePathError
+from persistdict import NotAStoreError, OpenError, PersistDict, PersistDictError, StoreGoneError, UnsafePathError
 from persistdict.stores.lmdb import folder as folders
 from persistdict.stores.lmdb.recent import recent_folder
 
@@ -402,8 +402,8 @@ def test_what_is_no_folder_is_refused(tmp_path):
 
 
 def test_a_folder_that_was_removed_and_made_anew_is_another_store(tmp_path):
-    """A handle on what was removed goes on with it, and neither disturbs the other."""
-    with opened(tmp_path / "d") as old:
+    """A handle on what was removed reads on in it, says so when it is closed, and neither disturbs the other."""
+    with pytest.raises(StoreGoneError, match="deleted or replaced"), opened(tmp_path / "d") as old:
         old["k"] = "old"
         shutil.rmtree(tmp_path / "d")
         with opened(tmp_path / "d") as new:

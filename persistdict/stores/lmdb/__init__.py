@@ -2,8 +2,18 @@
 
 record.py       the bytes of an entry and of the index
 folder.py       who may use a folder, and how a new database appears in it whole
-gate.py         the lock that stands around opening and around every write
-environment.py  one LMDB environment per folder and process: registry, retries, growth, fork
+gate.py         the locks that stand around opening and around every write
+engine.py       one LMDB environment: locks, growth, errors
+environment.py  the two environments of a folder in a process: opening, retries, fork
+registry.py     each environment once in a process
+recent.py       recent writes, which are not synced
+drain.py        bringing them into the data
+backup.py       a store of one moment elsewhere
+compact.py      giving space back
+presence.py     whether the files are still where they were
+mounts.py       network file systems
+readonly.py     media that cannot be written to
+limits.py       what the limits of the process leave
 store.py        the contract
 scan.py         iteration in short snapshots
 """

@@ -25,15 +25,16 @@ from zlib import crc32
 import lmdb
 
 from persistdict.errors import CorruptEntryError, DiskFullError
-from persistdict.stores.lmdb.engine import no_space, raise_nested
+from persistdict.stores.lmdb.engine import TIMEOUT, raise_nested
 from persistdict.stores.lmdb.environment import Environment
+from persistdict.stores.lmdb.failures import no_space
 from persistdict.stores.lmdb.layout import LAST
 from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, parse_row
 from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, RESIDUE
 from persistdict.stores.lmdb.reserve import RESERVE, look_for_room, refuse_without_room
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Rows
 
-__all__ = ["drain", "write_directly"]
+__all__ = ["Recent", "apply_recent", "drain", "environment_of", "recent_writes", "write_directly"]
 
 T = TypeVar("T")
 
@@ -41,20 +42,20 @@ CLEARED_AT_ONCE = 500  # rows that one transaction of the recent writes takes aw
 
 _NUMBER = struct.Struct("<Q")
 
-Found = list[tuple[bytes, bytes]]  # key and row
+Recent = list[tuple[bytes, bytes]]  # key and row
 
 
-def drain(rows: Rows, number: int | None = None) -> None:
+def drain(rows: Rows, number: int | None = None, timeout: float = TIMEOUT) -> None:
     """Make durable what was written before; up to `number` only, if somebody else has done that meanwhile.
 
     So of many that wait for each other, one syncs for all. Raises StoreError or DiskFullError; then everything is still
     where it was.
     """
-    env = _environment(rows)
+    env = environment_of(rows)
     attempt = 0
     while True:
         try:
-            stuck = env.data.alone(_drain, rows, number)
+            stuck = env.data.alone(_drain, rows, number, timeout=timeout)
             break
         except lmdb.Error as error:
             attempt += 1
@@ -63,7 +64,7 @@ def drain(rows: Rows, number: int | None = None) -> None:
         raise CorruptEntryError(f"{rows.place}: {len(stuck)} recent writes are damaged and stay where they are")
 
 
-def _environment(rows: Rows) -> Environment:
+def environment_of(rows: Rows) -> Environment:
     """The environment. Raises NestedWriteError within a write of this thread, which would take the locks backwards."""
     env = rows.env
     if env.recent.writing == get_ident():
@@ -71,10 +72,10 @@ def _environment(rows: Rows) -> Environment:
     return env
 
 
-def _drain(rows: Rows, wanted: int | None = None) -> Found:
+def _drain(rows: Rows, wanted: int | None = None) -> Recent:
     """Gives what is damaged, or leads to what is damaged; it stays, and harms no other."""
     env = rows.env
-    stuck: Found = []
+    stuck: Recent = []
     if wanted is not None and env.durable >= wanted:
         return stuck
     if env.scarce:
@@ -85,12 +86,14 @@ def _drain(rows: Rows, wanted: int | None = None) -> Found:
         try:
             if not all(_is_deletion(*item) for item in found):
                 refuse_without_room(env, sum(len(raw) for _, raw in found))
-            stuck = env.data.write(_apply, rows, found, number)
+            stuck = env.data.write(apply_recent, rows, found, number)
         except (lmdb.Error, DiskFullError) as error:
             env.pending += pending
             if isinstance(error, DiskFullError) or no_space(error, rows.place):
                 _make_room(rows, found)
             raise
+    env.presence.check()  # nothing counts as durable in files that are gone; so behind the writing
+    if found:
         _take_away(rows, [item for item in found if item not in stuck])
         look_for_room(env)
     env.durable = max(env.durable, number)
@@ -101,7 +104,7 @@ def _is_deletion(key: bytes, raw: bytes) -> bool:
     return key == MARK or (len(raw) > 9 and bool(raw[9] & GONE))
 
 
-def _make_room(rows: Rows, found: Found) -> None:
+def _make_room(rows: Rows, found: Recent) -> None:
     """On a full disk: bring the deletions alone into the data, which may free the pages that the rest needs."""
     gone = [item for item in found if item[0] != MARK and _is_deletion(*item)]
     if gone:
@@ -109,30 +112,35 @@ def _make_room(rows: Rows, found: Found) -> None:
         _take_away(rows, [item for item in gone if item not in stuck])
 
 
-def _snapshot(rows: Rows) -> tuple[int, Found]:
+def _snapshot(rows: Rows) -> tuple[int, Recent]:
     """The recent writes in order of creation, and the number of the snapshot.
 
     The snapshot ends here, so that the file need not grow while the drain goes on.
     """
     r = rows.begin()
+    return rows.base + r.id(), recent_writes(r)
+
+
+def recent_writes(r: Any) -> Recent:
+    """All recent writes of a snapshot, and the mark, in order of creation."""
     found = [(key, raw) for key, raw in r.cursor() if key != BASE]
     found.sort(key=_created)
-    return rows.base + r.id(), found
+    return found
 
 
 def _created(item: tuple[bytes, bytes]) -> int:
     return int.from_bytes(item[1][:8], sys.byteorder)
 
 
-def _apply(d: Any, rows: Rows, found: Found, number: int) -> Found:
+def apply_recent(d: Any, rows: Rows, found: Recent, number: int) -> Recent:
+    """Bring the recent writes of a snapshot, and its number, into the data. Gives what is damaged and was not."""
     stuck = _apply_rows(d, rows, _without_void(d, rows, found))
     d.put(LAST, str(number).encode(), db=rows.meta)
     return stuck
 
 
-def _apply_rows(d: Any, rows: Rows, found: Found) -> Found:
-    """Gives what is damaged, or leads to what is damaged."""
-    stuck: Found = []
+def _apply_rows(d: Any, rows: Rows, found: Recent) -> Recent:
+    stuck: Recent = []
     for key, raw in found:
         try:
             if key != MARK:
@@ -163,11 +171,11 @@ def _apply_row(d: Any, rows: Rows, key: bytes, raw: bytes) -> None:
         rows.remove(d, row.record.kb, place)
 
 
-def _take_away(rows: Rows, found: Found) -> None:
+def _take_away(rows: Rows, found: Recent) -> None:
     """Remove what was applied from the recent writes, unless it was written again."""
     env = rows.env
 
-    def work(r: Any, part: Found) -> int:
+    def work(r: Any, part: Recent) -> int:
         for key, raw in part:
             if r.get(key) == raw:
                 r.delete(key)
@@ -179,7 +187,7 @@ def _take_away(rows: Rows, found: Found) -> None:
             env.settled = settled
 
 
-def _without_void(d: Any, rows: Rows, found: Found) -> Found:
+def _without_void(d: Any, rows: Rows, found: Recent) -> Recent:
     """Without what a `clear` on a full disk was about to take away when its process died."""
     mark = next((raw for key, raw in found if key == MARK), b"")
     if not mark or _NUMBER.unpack(mark)[0] > int(d.get(LAST, b"0", rows.meta)):
@@ -202,11 +210,11 @@ def write_directly(rows: Rows, work: Callable[[Any, int], T], *, void: bool = Fa
         void: the recent writes are not drained before, as there is no room for that, but thrown away afterwards: for
             work that begins by clearing everything.
     """
-    env = _environment(rows)
+    env = environment_of(rows)
     attempt = 0
     while True:
         try:
-            return env.data.alone(_with_nothing_recent, rows, work, void)
+            return env.data.alone(_with_nothing_recent, rows, work, void, timeout=rows.timeout)
         except lmdb.Error as error:
             attempt += 1
             env.recover(error, attempt)
@@ -216,7 +224,7 @@ def _with_nothing_recent(rows: Rows, work: Callable[[Any, int], T], void: bool) 
     if not void:
         _drain(rows)
         refuse_without_room(rows.env, RESERVE)
-    return rows.env.recent.alone(_change, rows, work, void)
+    return rows.env.recent.alone(_change, rows, work, void, timeout=rows.timeout)
 
 
 def _change(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, int]:
@@ -235,6 +243,7 @@ def _change(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, i
     finish: Callable[..., object] = _remove_mark
     try:
         done = env.data.write(change)
+        env.presence.check()
         if void:
             finish = _remove_all
     finally:
@@ -244,13 +253,13 @@ def _change(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, i
     return done, commit
 
 
-def _drain_the_rest(rows: Rows) -> Found:
+def _drain_the_rest(rows: Rows) -> Recent:
     """What was written between the drain and taking the lock; applied, and still there. Gives what is damaged."""
     number, found = _snapshot(rows)
-    return rows.env.data.write(_apply, rows, found, number) if found else []
+    return rows.env.data.write(apply_recent, rows, found, number) if found else []
 
 
-def _set_mark(r: Any, stuck: Found) -> int:
+def _set_mark(r: Any, stuck: Recent) -> int:
     """Leave nothing but the base, the mark and what is damaged; gives the id."""
     _leave(r, {BASE, *(key for key, _ in stuck)})
     r.put(MARK, b"")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from persistdict.errors import BusyError, DiskFullError, PersistDictError, StoreError
+from persistdict.errors import BusyError, DiskFullError, PersistDictError, StoreError, StoreGoneError
 from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.pair import Pair
@@ -57,7 +57,7 @@ class Durable(Pair):
         if self.interval:
             return
         try:
-            drain(self, self.base + commit)
+            drain(self, self.base + commit, self.timeout)
         except PersistDictError as error:
             try:
                 self.env.recent.update_urgently(self._undo, commit, self.undo.get(commit, {}))
@@ -80,11 +80,13 @@ class Durable(Pair):
 
     def sync(self) -> None:
         env = self.env
+        if env.read_only:
+            return
         env.armed, env.due = False, float("inf")
         try:
             drain(self)
-        except DiskFullError:
-            env.due = 0.0  # nothing more is taken until there is room: it could not be kept if the machine stopped
+        except (DiskFullError, StoreGoneError):
+            env.due = 0.0  # nothing more is taken for now: it could not be kept
             raise
         except BaseException:
             env.due = time.monotonic() + ENOUGH

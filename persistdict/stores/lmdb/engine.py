@@ -19,27 +19,18 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lmdb
 
-from persistdict.errors import DiskFullError, NestedWriteError, NotAStoreError, OpenError, StoreError
+from persistdict.errors import DiskFullError, NestedWriteError, StoreError
+from persistdict.stores.lmdb.failures import translated
 from persistdict.stores.lmdb.gate import Gate, Patience
+from persistdict.stores.lmdb.limits import fits
 from persistdict.stores.lmdb.opening import is_open, unshare
-from persistdict.stores.lmdb.room import free_space
 
-__all__ = [
-    "RETRIES",
-    "Engine",
-    "MapFull",
-    "NotOpen",
-    "disk_full",
-    "no_space",
-    "raise_not_open",
-    "translated",
-    "was_remapped",
-]
+__all__ = ["RETRIES", "TIMEOUT", "Engine", "MapFull", "NotOpen", "raise_not_open"]
 
 T = TypeVar("T")
 Enlarge = Callable[[lmdb.Environment, int, bool], object]
 
-NEARLY_NOTHING = 16 << 20  # bytes; a file system gives some of it back once a write has failed
+TIMEOUT = 60.0  # seconds to wait for other processes, unless a caller is more or less patient
 RETRIES = 30  # the map doubles at each; more would not fit into 64 bits
 
 
@@ -76,7 +67,6 @@ class Engine:
         gate, byte: the lock that stands around its writes.
         owner: whose `recover(error, attempt)` does what makes a repetition worth while, or raises; and whose `rebind()`
             is called when the environment is gone.
-        timeout: seconds that a write waits for other processes.
         enlarge: makes the map larger, with the locks held; its third argument says that a deletion needs it.
 
     Attributes:
@@ -85,26 +75,18 @@ class Engine:
         writing: the thread whose write transaction is under way, or 0; changed under `lock`.
     """
 
-    def __init__(
-        self,
-        gate: Gate,
-        byte: int,
-        owner: Owner,
-        timeout: float,
-        enlarge: Enlarge = _set_mapsize,
-    ) -> None:
+    def __init__(self, gate: Gate, byte: int, owner: Owner, enlarge: Enlarge = _set_mapsize) -> None:
         self.lock = threading.RLock()
         self.writing = 0
         self.begin: Callable[..., Any] = raise_not_open
         self.raw: lmdb.Environment | None = None
         self.place = owner.folder
-        self.timeout = timeout
         self._gate, self._byte = gate, byte
         self._owner = owner
         self._enlarge = enlarge
         self._hold, self.free = gate.lock(byte)
 
-    def update(self, work: Callable[..., T], *args: Any) -> T:
+    def update(self, work: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
         """Run `work(txn, *args)` in one write transaction; again if the map had to grow.
 
         The body of `alone` stands here once more: this is the hot path of every write, and a frame less.
@@ -129,19 +111,19 @@ class Engine:
                 attempt += 1
                 self._owner.recover(MapFull(self) if isinstance(error, lmdb.MapFullError) else error, attempt)
             except BlockingIOError:
-                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+                patience = patience or self._patience(timeout)
             if patience is not None:
                 patience.pause()
 
-    def update_urgently(self, work: Callable[..., T], *args: Any) -> T:
+    def update_urgently(self, work: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
         """`update` for deletions: they go on when the disk is full."""
         try:
-            return self.update(work, *args)
+            return self.update(work, *args, timeout=timeout)
         except DiskFullError:
             self.resize(grow=True, urgent=True)
-            return self.update(work, *args)
+            return self.update(work, *args, timeout=timeout)
 
-    def alone(self, work: Callable[..., T], *args: Any) -> T:
+    def alone(self, work: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
         """Run `work(*args)` with the locks held; it begins its transactions by `write`. Not repeated."""
         patience = None
         while True:
@@ -159,7 +141,7 @@ class Engine:
                         self.writing = 0
                         self.free()
             except BlockingIOError:
-                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+                patience = patience or self._patience(timeout)
             patience.pause()
 
     def write(self, work: Callable[..., T], *args: Any) -> T:
@@ -170,7 +152,7 @@ class Engine:
         except lmdb.MapFullError as error:
             raise MapFull(self) from error
 
-    def hold_patiently(self) -> None:
+    def hold_patiently(self, timeout: float | None = None) -> None:
         """Take the gate's lock, behind the thread lock; `free` gives it back."""
         patience = None
         while True:
@@ -178,8 +160,11 @@ class Engine:
                 self._hold()
                 return
             except BlockingIOError:
-                patience = patience or Patience(self._gate, self._byte, self.timeout, self.place)
+                patience = patience or self._patience(timeout)
             patience.pause()
+
+    def _patience(self, timeout: float | None) -> Patience:
+        return Patience(self._gate, self._byte, TIMEOUT if timeout is None else timeout, self.place)
 
     # Recovering
 
@@ -199,15 +184,28 @@ class Engine:
             before = raw.info()["map_size"]
             raw.set_mapsize(0)
             if grow and raw.info()["map_size"] <= before:
-                self._enlarge(raw, before * 2, urgent)
+                self._enlarge(raw, self._larger(before), urgent)
         except lmdb.Error as error:
             self._forget_if_closed(raw)
             raise translated(error, self.place) from error
+
+    def _larger(self, size: int) -> int:
+        """The size of the next map: twice as large, or what is left of the address space."""
+        for parts in (8, 4, 2, 1):
+            if fits(size // 8 * parts):
+                return size // 8 * (8 + parts)
+        raise StoreError(
+            errno.ENOMEM,
+            f"the address space of this process is limited (ulimit -v), and too small for a map of more than {size:,} "
+            "bytes; nothing was changed",
+            self.place,
+        )
 
     def _forget_if_closed(self, raw: lmdb.Environment) -> None:
         """Where there is no room for a larger map, py-lmdb closes the environment; the next use opens it again."""
         if not is_open(raw):
             unshare(raw)
+            raw.close()  # all of it: the error that led here may keep it alive
             self.forget(raise_not_open)
             self._owner.rebind()
 
@@ -219,7 +217,7 @@ class Engine:
 
     # The end, and fork
 
-    def adopt(self, raw: lmdb.Environment) -> None:
+    def adopt(self, raw: Any) -> None:
         """Take an open environment into use."""
         self.raw, self.begin = raw, raw.begin
 
@@ -232,35 +230,6 @@ class Engine:
         self.lock = threading.RLock()
         self.writing = 0
         self.forget(raise_not_open)
-
-
-def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Exception:
-    """An error of LMDB as one of ours."""
-    code = max(0, getattr(error, "code", 0) or 0)  # LMDB's own codes are negative
-    if no_space(error, place):
-        return disk_full(place)
-    if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError)):
-        return NotAStoreError(f"{place} holds a file that is not a database of this kind: {error}")
-    if opening:
-        return OpenError(code or errno.EIO, f"cannot open the store: {error}", place)
-    return StoreError(code or errno.EIO, f"the store failed: {error}", place)
-
-
-def disk_full(place: str) -> DiskFullError:
-    """The error for a write that has no room."""
-    return DiskFullError(errno.ENOSPC, "no space is left on the disk; nothing was changed by this write", place)
-
-
-def no_space(error: lmdb.Error, place: str) -> bool:
-    """Whether an error means that the disk is full. LMDB makes an I/O error of a write that came to an end half way."""
-    code = getattr(error, "code", 0)
-    return code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and free_space(place) < NEARLY_NOTHING)
-
-
-def was_remapped(error: lmdb.Error) -> bool:
-    """Whether a transaction failed because another thread changed, or is changing, the size of the map."""
-    code = getattr(error, "code", 0)
-    return isinstance(error, lmdb.BadTxnError) or code == errno.EINVAL or "closed/deleted/dropped" in str(error)
 
 
 def raise_not_open(*_: Any, **__: Any) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -21,21 +20,24 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from persistdict.errors import ClosedError, NotAStoreError, OpenError, PersistDictError, refused
+from persistdict.errors import BusyError, NotAStoreError, OpenError, PersistDictError, refused
 from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
-from persistdict.stores.lmdb import layout
-from persistdict.stores.lmdb.engine import RETRIES, Engine, MapFull, NotOpen, raise_not_open, translated, was_remapped
-from persistdict.stores.lmdb.gate import DATA, RECENT, Gate
+from persistdict.stores.lmdb import layout, readonly, registry
+from persistdict.stores.lmdb.closed import raise_closed
+from persistdict.stores.lmdb.engine import RETRIES, TIMEOUT, Engine, MapFull, NotOpen, raise_not_open
+from persistdict.stores.lmdb.failures import translated, was_remapped
+from persistdict.stores.lmdb.gate import DATA, RECENT, UNSEEN, USERS, Gate
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
+from persistdict.stores.lmdb.presence import Presence, gone
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
 
-__all__ = ["CLOSED", "MUCH", "Environment", "open_environment"]
+__all__ = ["MUCH", "Environment", "open_environment"]
 
 T = TypeVar("T")
 
 MUCH = 16 << 20  # bytes of recent writes at which a writer drains them itself
-TIMEOUT = 60.0  # seconds that a write waits for other processes
+FILES = (files.DATA, files.LOCK)
 
 
 class Environment:
@@ -44,6 +46,8 @@ class Environment:
     Attributes:
         data, recent: the two.
         dbs: the named databases of the data.
+        read_only: whether the medium is.
+        identity: device and inode of the data that are open.
         base: what is added to ids of `recent` to make numbers.
         settled: an id of `recent` at which nothing was in it.
         examined: an id of `recent` for which it is known whether anything was in it.
@@ -56,14 +60,16 @@ class Environment:
         armed: whether somebody sees to the next drain.
         due: the time (time.monotonic) from which a writer drains; infinite where a thread does it.
         touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
+        presence: tells whether the files are still where they were.
         reopened: called after the files were opened anew in a forked child.
         unsynced: called after the first write since a drain.
     """
 
-    def __init__(self, folder: str, map_size: int | None) -> None:
+    def __init__(self, folder: str, map_size: int | None, timeout: float) -> None:
         self.folder = folder
         self.users = 0  # guarded by the registry's lock
         self.base = 0
+        self.identity: tuple[int, int] | None = None
         self.dbs: dict[str, Any] = {}
         self.settled = self.examined = self.unmarked = -1
         self.durable = -1
@@ -73,28 +79,39 @@ class Environment:
         self.reopened: list[Callable[[], None]] = []
         self.unsynced: list[Callable[[float], bool]] = []
         self._followers: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._map_size = map_size
-        self._gate = Gate(os.path.join(folder, files.GATE))
-        self.data = Engine(self._gate, DATA, self, TIMEOUT)
-        self.recent = Engine(self._gate, RECENT, self, TIMEOUT, enlarge)
+        self.map_size = map_size
+        self._id: str | None = None  # of the store, once it was opened
+        self.read_only = readonly.is_read_only(folder)
+        self.gate = (readonly.ReadOnlyGate if self.read_only else Gate)(os.path.join(folder, files.GATE))
+        self.data = Engine(self.gate, DATA, self)
+        self.recent = Engine(self.gate, RECENT, self, enlarge)
         try:
-            self._open()
+            self._open(timeout)
         except BaseException:
-            self._gate.close()
+            self.gate.close()
             raise
 
     # Opening
 
-    def _open(self) -> None:
+    def _open(self, timeout: float = TIMEOUT) -> None:
         with self.data.lock, self.recent.lock:
             try:
-                self.data.hold_patiently()
-                self.recent.hold_patiently()
+                if self.read_only:
+                    self.gate.share(USERS)
+                    if files.identity(self.folder) is None:
+                        raise OpenError(errno.EROFS, "no dictionary is here, and none can be made", self.folder)
+                    self._bind(readonly.open_data(self.folder), readonly.open_recent)
+                    return
+                self.data.hold_patiently(timeout)
+                self.recent.hold_patiently(timeout)
+                self._see_users()
+                if self._id is not None and files.identity(self.folder) is None:
+                    raise gone(self.folder, "data.mdb was deleted")
                 files.remove_leftovers(self.folder)
                 remove_stale(self.folder)
                 if files.identity(self.folder) is None:
                     files.create_data(self.folder, self._create)
-                self._bind(find_or_open(self.folder, self._map_size))
+                self._bind(find_or_open(self.folder, self.map_size), open_recent)
             except lmdb.Error as error:
                 raise translated(error, self.folder, opening=True) from error
             except OSError as error:
@@ -105,34 +122,66 @@ class Environment:
                 self.recent.free()
                 self.data.free()
 
+    def _see_users(self) -> None:
+        """Become one of the processes that have the store open."""
+        self.gate.share(USERS)
+        reader = self.gate.user(UNSEEN)
+        if reader is not None:
+            text = f"{reader} reads the store through a read-only mount and cannot be protected; close it there first"
+            raise BusyError(errno.EBUSY, text, self.folder)
+
     def _create(self, folder: str) -> None:
         """Build a new, empty database; it is moved into place when this returns."""
-        raw = open_raw(folder, self._map_size)
+        raw = open_raw(folder, self.map_size)
         try:
             layout.initialise(raw)
         finally:
             raw.close()  # nobody else can know of it
 
-    def _bind(self, raw: lmdb.Environment) -> None:
+    def _bind(self, raw: lmdb.Environment, recent_opener: Callable[..., tuple[Any, int]]) -> None:
         """Check that the environment is a store of ours, and take it into use with its recent writes."""
         if not raw.flags()["sync"]:
             raise NotAStoreError(f"{self.folder} is open in this process without sync; writes would not be durable")
         dbs, last = layout.adopt(raw, self.folder)
-        raw.reader_check()
         found = files.identity(self.folder)
         if found is None:
             raise OpenError(errno.ENOENT, "the store was removed while it was opened", self.folder)
-        recent, self.base = open_recent(self.folder, last, found)
+        stored = layout.note(raw, dbs, layout.ID)
+        if self._id not in (None, stored):
+            raise gone(self.folder, "the store was replaced by another")
+        recent, self.base = recent_opener(self.folder, last, found, layout.note(raw, dbs, layout.REPLACED))
         recent.reader_check()
-        share(self.folder, raw)
-        share(recent_folder(self.folder), recent)
-        self.dbs, self.durable = dbs, -1
-        self.roomy, self.scarce = 0, False
+        if isinstance(recent, lmdb.Environment):
+            share(recent_folder(self.folder), recent)
+        self._id, self.durable = stored, -1
         self.settled = self.examined = self.unmarked = -1
         self.pending, self.armed, self.due = 0, False, float("inf")
-        self.data.adopt(raw)
         self.recent.adopt(recent)
-        self.rebind()
+        self.take_up(raw, dbs)
+
+    def take_up(self, raw: lmdb.Environment, dbs: dict[str, Any]) -> None:
+        """Take the data into use; the locks are held."""
+        raw.reader_check()
+        share(self.folder, raw)
+        self.identity = files.identity(self.folder)
+        self._note_places()
+        self.dbs = dbs
+        self.roomy, self.scarce = 0, False
+        try:
+            self.data.adopt(raw)
+            self.rebind()
+        except BaseException:  # some followers know it, others do not: the next use opens it anew
+            self.data.forget(raise_not_open)
+            raise
+
+    def move(self, folder: str) -> None:
+        """The folder was moved and is opened by its new name."""
+        self.folder = folder
+        self._note_places()
+
+    def _note_places(self) -> None:
+        places = [os.path.join(folder, name) for folder in (self.folder, recent_folder(self.folder)) for name in FILES]
+        self.presence = Presence(self.folder, [*places, os.path.join(self.folder, files.GATE)])
 
     def follow(self, follower: Any) -> None:
         """Have `follower.bind()` called after every (re)opening, as long as the follower lives."""
@@ -209,19 +258,18 @@ class Environment:
 
     def is_entered(self) -> bool:
         """Whether this thread holds one of the locks."""
-        return any(map(is_held_here, (self.data.lock, self.recent.lock, _registry_lock)))
+        return any(map(is_held_here, (self.data.lock, self.recent.lock, registry.lock)))
 
     def release(self) -> None:
         """One handle less; the last one lets go of the environments."""
-        with _registry_lock:
+        with registry.lock:
             self.users -= 1
             if self.users:
                 return
-            for key in [key for key, environment in _registry.items() if environment is self]:
-                del _registry[key]
             with self.data.lock, self.recent.lock:
-                self._forget(_raise_closed)
-                self._gate.close()
+                registry.unregister(self)
+                self._forget(raise_closed)
+                self.gate.close()
 
     def _forget(self, begin: Callable[..., Any]) -> None:
         self.dbs = {}
@@ -232,10 +280,14 @@ class Environment:
 
     def _reopen(self) -> None:
         """Open the files for this process, after a fork or a failure."""
-        with _registry_lock, self.data.lock, self.recent.lock:
+        with registry.lock, self.data.lock, self.recent.lock:
             if self.data.raw is None or self.recent.raw is None:
                 self._forget(raise_not_open)
                 self._open()
+                key = files.identity(self.folder)
+                registry.unregister(self, but=key)
+                registry.register(self, key)
+            self.rebind()
         for restart in self.reopened:
             restart()
 
@@ -246,56 +298,24 @@ class Environment:
         self._forget(raise_not_open)
 
 
-_registry: dict[tuple[int, int], Environment] = {}  # by device and inode of the data file
-_registry_lock = threading.RLock()
-
-
-class _Closed:
-    """What a closed handle has in place of its environment."""
-
-    __slots__ = ()
-
-    def begin(self, *_: Any, **__: Any) -> Any:
-        _raise_closed()
-
-    def __getattr__(self, name: str) -> Any:
-        _raise_closed()
-
-    def __setattr__(self, name: str, value: object) -> None:
-        _raise_closed()
-
-
-CLOSED: Any = _Closed()
-
-
-def open_environment(path: str, map_size: int | None = None) -> Environment:
+def open_environment(path: str, map_size: int | None = None, timeout: float = TIMEOUT) -> Environment:
     """The environment of a folder, opened or made if need be. Every call needs a `release`.
 
-    Raises UnsafePathError, NotAStoreError or OpenError.
+    Waits so many seconds for other processes. Raises UnsafePathError, NotAStoreError, OpenError or BusyError.
     """
     folder = files.prepare(path)
-    with _registry_lock:
-        key = files.identity(folder)
-        environment = _registry.get(key) if key else None
+    with registry.lock:
+        environment: Environment | None = registry.find(folder)
         if environment is None:
-            environment = Environment(folder, map_size)
-            key = files.identity(folder)
-            if key is None:
-                raise OpenError(errno.ENOENT, "the store was removed while it was opened", folder)
-            _registry[key] = environment
+            environment = Environment(folder, map_size, timeout)
+            registry.register(environment, files.identity(folder))
         environment.users += 1
         return environment
 
 
-def _raise_closed(*_: Any, **__: Any) -> Any:
-    raise ClosedError("this dictionary was closed; open it again with PersistDict(path)")
-
-
 def _after_fork_in_child() -> None:
-    global _registry_lock
-    _registry_lock = threading.RLock()
     forget_inherited()
-    for environment in _registry.values():
+    for environment in registry.environments.values():
         environment.after_fork()
 
 

@@ -1,7 +1,7 @@
 """The folder of a store: who may use it, and how a new database appears in it.
 
 Files: data.mdb and lock.mdb (LMDB's), gate.lock (see gate.py), recent-* (see recent.py), .persistdict-new-* (a
-database that is being made).
+database, or a compacted copy, that is being made).
 
 A new database is made in a folder of its own, synced, and renamed into place, under the gate. So whatever kills the
 maker, data.mdb either does not exist or is whole; what a dead maker left behind is removed by the next one.
@@ -22,7 +22,19 @@ from collections.abc import Callable
 
 from persistdict.errors import NotAStoreError, OpenError, UnsafePathError, refused
 
-__all__ = ["DATA", "GATE", "LOCK", "NEW", "check_files", "create_data", "identity", "prepare", "remove_leftovers"]
+__all__ = [
+    "DATA",
+    "GATE",
+    "LOCK",
+    "NEW",
+    "check_files",
+    "create_data",
+    "identity",
+    "make_parents",
+    "prepare",
+    "remove_leftovers",
+    "sync_folder",
+]
 
 DATA, LOCK, GATE = "data.mdb", "lock.mdb", "gate.lock"
 NEW = ".persistdict-new-"
@@ -38,7 +50,7 @@ def prepare(path: str) -> str:
     """
     folder = os.path.realpath(path)
     try:
-        _make_parents(os.path.dirname(folder))
+        make_parents(os.path.dirname(folder))
         os.mkdir(folder, 0o700)
     except FileExistsError:
         if not os.path.isdir(folder):
@@ -53,7 +65,7 @@ def prepare(path: str) -> str:
     return folder
 
 
-def _make_parents(folder: str) -> None:
+def make_parents(folder: str) -> None:
     """Make a folder and those above it, durably."""
     missing = []
     while not os.path.isdir(folder):

@@ -9,6 +9,7 @@ and of 9,853 openings.
   gives them back when the holder dies, however it dies. Each environment of the store has a byte of its own.
 - The descriptor is moved high: a dying process closes its files in ascending order, and the gate must open only after
   LMDB's own lock files were closed.
+- USERS and UNSEEN are shared by all processes that have the store open; so a compaction can tell that it is alone.
 - Record locks do not exclude threads of one process: each is only ever taken behind a thread lock.
 - Nothing else may open and close this file within the process: closing *any* descriptor of it drops the locks.
 - Nobody waits in the kernel: a lock is tried, and tried again after a pause (`Patience`). So Ctrl-C works, waiting can
@@ -30,10 +31,12 @@ from collections.abc import Callable
 
 from persistdict.errors import BusyError, UnsafePathError, refused
 
-__all__ = ["DATA", "RECENT", "Gate", "Patience"]
+__all__ = ["DATA", "RECENT", "UNSEEN", "USERS", "Gate", "Patience", "move_high"]
 
 HIGH = 900
 DATA, RECENT = 0, 1  # the byte that stands for each environment
+USERS = 2  # shared by all processes that have the store open
+UNSEEN = 3  # shared by those that read it on a read-only mount, where LMDB does not see them
 SHORTEST, LONGEST = 20e-6, 2e-3  # seconds between two attempts
 
 
@@ -54,7 +57,11 @@ class Gate:
         try:
             if not stat.S_ISREG(os.fstat(low).st_mode) or os.fstat(low).st_nlink != 1:
                 raise UnsafePathError(errno.EPERM, "is not a plain file with one name", path)
-            self._fd = _move_high(low)
+            self._fd = move_high(low)
+        except OSError as error:
+            if isinstance(error, UnsafePathError):
+                raise
+            raise refused(error, "open the store's lock file", path) from error
         finally:
             os.close(low)
 
@@ -67,15 +74,38 @@ class Gate:
         hold = functools.partial(lockf, self._fd, LOCK_EX | LOCK_NB, 1, byte)
         return hold, functools.partial(lockf, self._fd, LOCK_UN, 1, byte)
 
+    def share(self, byte: int) -> None:
+        """Hold a lock together with other processes, until the file is closed. Raises BlockingIOError if one claims it.
+
+        Not on Windows, where nobody claims.
+        """
+        if sys.platform != "win32":
+            from fcntl import LOCK_NB, LOCK_SH, lockf
+
+            lockf(self._fd, LOCK_SH | LOCK_NB, 1, byte)
+
+    def claim(self, byte: int) -> None:
+        """Hold alone a lock that is shared; `share` ends it. Raises BlockingIOError if others hold it too."""
+        if sys.platform != "win32":
+            from fcntl import LOCK_EX, LOCK_NB, lockf
+
+            lockf(self._fd, LOCK_EX | LOCK_NB, 1, byte)
+
     def holder(self, byte: int) -> str:
         """Who has the lock, for messages."""
+        return self.user(byte) or "another process"
+
+    def user(self, byte: int) -> str | None:
+        """Which other process has the lock, alone or shared; None if none has, or it cannot be told."""
         if not sys.platform.startswith("linux") or self._fd < 0:
-            return "another process"
+            return None
         import fcntl
 
         asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
         kind, _, _, _, pid = struct.unpack("hhqqi", fcntl.fcntl(self._fd, fcntl.F_GETLK, asked))
-        return f"the process {pid}" if kind != fcntl.F_UNLCK and pid > 0 else "another process"
+        if kind == fcntl.F_UNLCK:
+            return None
+        return f"the process {pid}" if pid > 0 else "another process"
 
     def close(self) -> None:
         """Close the file. May be called again."""
@@ -91,10 +121,12 @@ class Patience:
         gate, byte: the lock, to name its holder.
         timeout: seconds to wait in all.
         place: the store, for the message.
+        what: what the holder did not do in time.
     """
 
-    def __init__(self, gate: Gate, byte: int, timeout: float, place: str) -> None:
+    def __init__(self, gate: Gate, byte: int, timeout: float, place: str, what: str = "did not finish a write") -> None:
         self._gate, self._byte, self._timeout, self._place = gate, byte, timeout, place
+        self._what = what
         self._end = time.monotonic() + timeout
         self._pause = SHORTEST
 
@@ -103,8 +135,7 @@ class Patience:
         if time.monotonic() >= self._end:
             raise BusyError(
                 errno.ETIMEDOUT,
-                f"{self._gate.holder(self._byte)} did not finish a write within {self._timeout:g} s; "
-                "nothing was changed",
+                f"{self._gate.holder(self._byte)} {self._what} within {self._timeout:g} s; nothing was changed",
                 self._place,
             )
         time.sleep(self._pause)
@@ -113,7 +144,8 @@ class Patience:
 
 if sys.platform != "win32":
 
-    def _move_high(fd: int) -> int:
+    def move_high(fd: int) -> int:
+        """Another descriptor of the file, with a high number."""
         import fcntl
         import resource
 
@@ -127,6 +159,9 @@ if sys.platform != "win32":
         raise OSError(errno.EMFILE, "too many open files: no descriptor is left for the gate")
 
 else:
+
+    def move_high(fd: int) -> int:
+        return os.dup(fd)
 
     def _hold_windows(fd: int, byte: int) -> None:
         import msvcrt

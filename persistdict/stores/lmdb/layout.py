@@ -2,6 +2,8 @@
 
     info: "format" -> "1"        refused if it is another
           "last" -> number       of the last transaction that is in the data, see recent.py
+          "id" -> random         which store it is, wherever its files are; older ones have none
+          "replaced" -> dev:ino  of the data.mdb that this one is a compacted copy of, and has replaced
           and what the dictionary keeps there: the names of codecs, the key size limit, whether it was initialised
 
 What the other databases hold is said in rows.py and record.py.
@@ -9,16 +11,17 @@ What the other databases hold is said in rows.py and record.py.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import lmdb
 
 from persistdict.errors import NotAStoreError
 
-__all__ = ["LAST", "adopt", "initialise"]
+__all__ = ["ID", "LAST", "REPLACED", "adopt", "initialise", "name_of", "note", "set_note"]
 
 FORMAT = "1"
-LAST = b"last"
+LAST, ID, REPLACED = b"last", b"id", b"replaced"
 DATABASES: dict[str, dict[str, Any]] = {
     "k": {},
     "e": {"integerkey": True},
@@ -35,6 +38,7 @@ def initialise(raw: lmdb.Environment) -> None:
         dbs = {name: raw.open_db(name.encode(), txn=txn, **flags) for name, flags in DATABASES.items()}
         txn.put(b"format", FORMAT.encode(), db=dbs["info"])
         txn.put(LAST, b"0", db=dbs["info"])
+        txn.put(ID, os.urandom(16).hex().encode(), db=dbs["info"])
 
 
 def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
@@ -58,6 +62,24 @@ def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
     except lmdb.NotFoundError as error:
         raise NotAStoreError(f"{folder} lacks some of a store's databases; nothing was changed") from error
     return dbs, int(last)
+
+
+def note(raw: lmdb.Environment, dbs: dict[str, Any], name: bytes) -> str:
+    """What is noted in the info of a store; empty if nothing is."""
+    with raw.begin(dbs["info"]) as txn:
+        return bytes(txn.get(name, b"")).decode("ascii", "replace")
+
+
+def set_note(raw: lmdb.Environment, name: bytes, text: str) -> None:
+    """Note something in the info of a store."""
+    db = raw.open_db(b"info", create=False)
+    with raw.begin(db, write=True) as txn:
+        txn.put(name, text.encode())
+
+
+def name_of(identity: tuple[int, int]) -> str:
+    """Device and inode, as they are noted."""
+    return f"{identity[0]}:{identity[1]}"
 
 
 def _is_blank(raw: lmdb.Environment) -> bool:

@@ -18,14 +18,16 @@ from typing import Any
 import lmdb
 
 from persistdict.errors import NotAStoreError
-from persistdict.stores.lmdb.folder import LOCK, identity
+from persistdict.stores.lmdb.folder import DATA, LOCK, identity
+from persistdict.stores.lmdb.limits import fits
 
-__all__ = ["find_or_open", "forget_inherited", "is_open", "open_raw", "share", "unshare"]
+__all__ = ["find_or_open", "forget_inherited", "is_open", "open_alone", "open_raw", "open_readable", "share", "unshare"]
 
 MAX_DBS = 32
 MAX_READERS = 1024
 LARGEST_MAP = 1 << 36  # address space only, which 2000 open dictionaries share; it doubles when it is full
 SMALLEST_MAP = 1 << 26
+SHARE = 4  # where the address space is limited, a map takes a fourth of it at first
 LOCK_SIZE = 68 << 10  # bytes of lock.mdb: room for MAX_READERS and a little more
 
 Identity = tuple[int, int]
@@ -41,6 +43,8 @@ def open_raw(folder: str, map_size: int | None = None, **options: Any) -> lmdb.E
     """Open an environment with the map size given (0: the file's), or the largest that the address space allows."""
     large = LARGEST_MAP if sys.maxsize > 1 << 32 and os.name == "posix" else SMALLEST_MAP
     size = large if map_size is None else map_size
+    while size > SMALLEST_MAP and not fits(size * SHARE):
+        size = max(size >> 2, SMALLEST_MAP)
     while True:
         try:
             return _open_once(folder, size, options)
@@ -61,6 +65,11 @@ def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environm
         **special,
     }
     _reserve(os.path.join(folder, LOCK))
+    return _open_marked(folder, options)
+
+
+def _open_marked(folder: str, options: dict[str, Any]) -> lmdb.Environment:
+    """Open an environment, even if a process before the fork has it open."""
     _install_marks()
     _opening.here = True
     try:
@@ -88,6 +97,18 @@ def _reserve(path: str) -> None:
         os.posix_fallocate(fd, 0, os.fstat(fd).st_size or LOCK_SIZE)
     finally:
         os.close(fd)
+
+
+def open_alone(folder: str, room: int) -> lmdb.Environment:
+    """Open an environment of which nobody else knows, without a lock file, that may grow by `room` bytes."""
+    size = os.path.getsize(os.path.join(folder, DATA)) + room
+    return lmdb.open(os.fsencode(folder), map_size=size, max_dbs=MAX_DBS, lib_version=0, lock=False, create=False)
+
+
+def open_readable(folder: str) -> lmdb.Environment:
+    """Open an environment on a medium that cannot be written to, so without a lock file."""
+    options = {"map_size": SMALLEST_MAP, "max_dbs": MAX_DBS, "lib_version": 0, "lock": False, "create": False}
+    return _open_marked(folder, {"readonly": True, **options})
 
 
 # py-lmdb refuses to open files twice in a process, by marks that a forked child inherits. An inherited environment is
@@ -157,7 +178,7 @@ def share(folder: str, raw: lmdb.Environment) -> None:
         _ours[key] = _known[key] = raw
 
 
-def unshare(raw: lmdb.Environment | None) -> None:
+def unshare(raw: Any) -> None:
     """Offer the environment no longer."""
     for key in [key for key, known in _ours.items() if known is raw]:
         del _ours[key]

@@ -8,7 +8,8 @@ Where the system does not tell one start from the next, commits here are synced,
 
 Its main database, and no other:
 
-    0x00 "base"  -> base u64, device u64, inode u64 (of data.mdb), little-endian     made with the file
+    0x00 "base"  -> base u64, device u64, inode u64 (of data.mdb), little-endian     made with the file; device and
+                                                inode change when a compacted copy takes the place of the data
     0x00 "mark"  -> empty, or number u64        the data are being changed directly: nothing may be cached meanwhile;
                                                 number: see drain.py
     key          -> seq, record (record.py)     keys of 511 bytes and more are cropped, whatever the store's limit; the
@@ -31,15 +32,17 @@ import os
 import shutil
 import struct
 import tempfile
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import lmdb
 
 from persistdict.errors import DiskFullError, NotAStoreError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
-from persistdict.stores.lmdb.engine import disk_full
+from persistdict.stores.lmdb.failures import disk_full
 from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
+from persistdict.stores.lmdb.layout import name_of
 from persistdict.stores.lmdb.opening import find_or_open, open_raw
 from persistdict.stores.lmdb.record import GONE, Parsed, parse_record
 from persistdict.stores.lmdb.room import can_be_promised, give_room, keep_room
@@ -47,9 +50,12 @@ from persistdict.stores.lmdb.room import can_be_promised, give_room, keep_room
 __all__ = [
     "BASE",
     "MARK",
+    "RESERVED",
     "Row",
+    "belong_to",
     "change_nothing",
     "enlarge",
+    "open_existing",
     "open_recent",
     "parse_row",
     "recent_folder",
@@ -101,20 +107,30 @@ def remove_stale(folder: str) -> None:
             shutil.rmtree(entry.path)
 
 
-def open_recent(folder: str, last: int, belongs_to: tuple[int, int]) -> tuple[lmdb.Environment, int]:
+def open_recent(
+    folder: str, last: int, belongs_to: tuple[int, int], replaced: str = ""
+) -> tuple[lmdb.Environment, int]:
     """Open the recent writes of a store, or make a place for them; and the base of numbers. Needs both locks.
 
     Args:
         folder: the store.
         last: the last number that the data know.
         belongs_to: device and inode of the store's data.mdb.
+        replaced: those, as they are noted, of the one that it has replaced, see compact.py.
 
     Raises NotAStoreError for a file that was not made here, and what lmdb.open raises.
     """
     path = recent_folder(folder)
-    found = _open_existing(path)
-    if found is not None and found[1][1:] == belongs_to:
-        return found[0], found[1][0]
+    found = open_existing(path, _open)
+    if found is not None:
+        raw, (base, *owner) = found
+        if name_of((owner[0], owner[1])) == replaced:
+            with raw.begin(write=True) as txn:
+                belong_to(txn, base, belongs_to)
+            owner = [*belongs_to]
+        if tuple(owner) == belongs_to:
+            return raw, base
+        del raw
     del found
     # There are none; or they are another database's: the folder was copied, or its data.mdb was exchanged.
     _make(folder, path, _BASE.pack(last, *belongs_to))
@@ -129,11 +145,21 @@ def _open(path: str) -> lmdb.Environment:
     return raw
 
 
-def _open_existing(path: str) -> tuple[lmdb.Environment, tuple[int, ...]] | None:
+def belong_to(r: Any, base: int, identity: tuple[int, int]) -> None:
+    """Have the recent writes belong to the data.mdb of this device and inode."""
+    row = _BASE.pack(base, *identity)
+    if r.get(BASE) != row:
+        r.put(BASE, row)
+
+
+def open_existing(
+    path: str, open_: Callable[[str], lmdb.Environment]
+) -> tuple[lmdb.Environment, tuple[int, ...]] | None:
+    """The recent writes that lie there, opened by `open_`, and their base row; None if there are none."""
     if os.path.islink(path) or identity(path) is None:
         return None
     check_files(path)
-    raw = _open(path)
+    raw = open_(path)
     with raw.begin() as txn:
         stored = txn.get(BASE)
     if stored is None or len(stored) != _BASE.size:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from persistdict.stores.lmdb.engine import disk_full
 from persistdict.stores.lmdb.environment import MUCH, Environment
+from persistdict.stores.lmdb.failures import disk_full
 from persistdict.stores.lmdb.folder import DATA
 from persistdict.stores.lmdb.room import free_space, keep_room
 

@@ -12,6 +12,7 @@ import os
 import sys
 
 from persistdict.errors import DiskFullError
+from persistdict.stores.lmdb.mounts import filesystem_under
 
 __all__ = ["can_be_promised", "free_space", "give_room", "keep_room"]
 
@@ -20,17 +21,7 @@ PROMISING = ("ext2", "ext3", "ext4", "xfs", "tmpfs")
 
 def can_be_promised(folder: str) -> bool:
     """Whether a file in the folder, once it has its blocks, can be written even if the disk is full."""
-    if not sys.platform.startswith("linux"):
-        return False
-    device = os.stat(folder).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-            mounts = [line.partition(" - ") for line in file]
-    except OSError:
-        return False
-    kinds = {after.split()[0] for before, _, after in mounts if before.split()[2] == number}
-    return bool(kinds) and kinds <= set(PROMISING)
+    return filesystem_under(os.path.realpath(folder)) in PROMISING
 
 
 def free_space(folder: str) -> int:
@@ -70,7 +61,8 @@ def give_room(path: str, size: int, start: int = 0, *, spare: int = 0) -> None:
         os.posix_fallocate(fd, start, size)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFullError(error.errno, "no space is left on the disk; nothing was changed", path) from None
+            text = f"no space can be given to the file ({error.strerror}); nothing was changed"
+            raise DiskFullError(error.errno, text, path) from None
         raise
     finally:
         os.close(fd)

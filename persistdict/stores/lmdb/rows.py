@@ -63,18 +63,22 @@ class Rows:
     idle: float | None
     clock: Callable[[], float]
     touched: dict[bytes, float | None]
+    timeout: float  # seconds that a write waits for other processes
     place: str
     begin: Callable[..., Any]  # of the recent writes
     begin_data: Callable[..., Any]
 
     def bind(self) -> None:
         """Take over what the environments have opened; called again after every reopening."""
-        dbs = self.env.dbs
+        self.bind_to(self.env.dbs)
         self.base = self.env.base
-        self.k, self.e, self.v = dbs.get("k"), dbs.get("e"), dbs.get("v")
-        self.x, self.a, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("info")
         self.begin = self.env.recent.begin
         self.begin_data = self.env.data.begin  # last: whoever sees it sees the databases
+
+    def bind_to(self, dbs: dict[str, Any]) -> None:
+        """Take over the databases."""
+        self.k, self.e, self.v = dbs.get("k"), dbs.get("e"), dbs.get("v")
+        self.x, self.a, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("info")
 
     # Reading
 

@@ -16,7 +16,12 @@ import lmdb
 from persistdict.errors import DiskFullError, MismatchError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.store import Capability, Found, Item, Record, Store, Transaction
-from persistdict.stores.lmdb.environment import CLOSED, MUCH, open_environment
+from persistdict.stores.lmdb.backup import back_up
+from persistdict.stores.lmdb.closed import CLOSED
+from persistdict.stores.lmdb.compact import compact
+from persistdict.stores.lmdb.engine import TIMEOUT
+from persistdict.stores.lmdb.environment import MUCH, open_environment
+from persistdict.stores.lmdb.mounts import check_filesystem
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
@@ -40,6 +45,8 @@ class LmdbStore(Writing, Store):
         key_size_limit: encoded keys of so many bytes and more are cropped for the index (1-511).
         idle: seconds after which an entry ends that is neither read nor written; None for never.
         interval: seconds after which a write is on the disk at the latest; 0 for before `confirm` returns.
+        timeout: seconds that opening and a write wait for other processes; what makes writes durable waits longer.
+        network: whether the folder may lie on a network file system.
         clock: tells the time, seconds since the epoch.
         map_size: the size of the memory map to begin with; None for as large as the system allows.
 
@@ -58,17 +65,22 @@ class LmdbStore(Writing, Store):
         key_size_limit: int = MAX_KEY_SIZE,
         idle: float | None = None,
         interval: float = 1.0,
+        timeout: float = TIMEOUT,
+        network: bool = False,
         clock: Callable[[], float] = time.time,
         map_size: int | None = None,
     ) -> None:
         self.limit = key_size_limit
         self.idle = idle
-        self.interval = interval
+        self.interval, self.timeout = interval, timeout
         self.undo = {}
         self.clock = clock
         self._closed = False
-        self.env = open_environment(path, map_size)
+        if not network:
+            check_filesystem(path)
+        self.env = open_environment(path, map_size, timeout)
         self.touched = self.env.touched
+        self.read_only = self.env.read_only
         self.shared = self.env
         self.place = self.env.folder
         self.env.follow(self)
@@ -233,13 +245,20 @@ class LmdbStore(Writing, Store):
     # Upkeep
 
     def touch(self, batch: Mapping[bytes, float]) -> None:
-        write_access_times(self, dict(batch))
+        if not self.read_only:
+            write_access_times(self, dict(batch))
 
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         return expire_entries(self, budget, after)
 
     def check(self, budget: int, after: bytes = b"") -> tuple[list[str], bytes | None]:
         return check_entries(self, budget, after)
+
+    def backup(self, path: str) -> int:
+        return back_up(self, path)
+
+    def compact(self, timeout: float) -> int:
+        return compact(self, timeout)
 
     def tidy(self) -> None:
         self.env.attempt(self.env.tidy)

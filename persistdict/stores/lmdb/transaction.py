@@ -6,7 +6,7 @@ from typing import Any
 
 from persistdict.errors import StoreError
 from persistdict.store import ANY, Condition, Receipt, Record, Transaction
-from persistdict.stores.lmdb.engine import disk_full
+from persistdict.stores.lmdb.failures import disk_full
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import COUNTER_BITS
 from persistdict.stores.lmdb.reserve import refuse_without_room

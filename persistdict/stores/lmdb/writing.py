@@ -41,12 +41,12 @@ class Writing(Durable):
             self.paid(len(blob))
         try:
             if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit and self.interval:
-                receipt = env.recent.update(self.put_plain, kb, hint, tag, blob)
+                receipt = env.recent.update(self.put_plain, kb, hint, tag, blob, timeout=self.timeout)
             else:
-                receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when)
+                receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when, timeout=self.timeout)
         except DiskFullError:
             self._drain_for_room()
-            receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when)
+            receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when, timeout=self.timeout)
         env.pending += len(blob) + _OVERHEAD
         if not env.armed:
             self.arm(env)
@@ -63,7 +63,7 @@ class Writing(Durable):
             return None if place is None else Receipt(place.slot[0], 0, None, r.id())
 
         env = self.paid(urgent=True)
-        receipt = env.recent.update_urgently(work)
+        receipt = env.recent.update_urgently(work, timeout=self.timeout)
         if receipt is not None:
             self.owe(env, _OVERHEAD)
         return receipt
@@ -93,7 +93,7 @@ class Writing(Durable):
             transaction = RecentTransaction(self, r, full)
             return work(transaction), transaction.written
 
-        done, written = (env.recent.update_urgently if full else env.recent.update)(in_recent)
+        done, written = (env.recent.update_urgently if full else env.recent.update)(in_recent, timeout=self.timeout)
         if written:
             self.owe(env, written)
         return done
