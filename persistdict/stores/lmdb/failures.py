@@ -18,9 +18,6 @@ NEARLY_NOTHING = 16 << 20  # bytes; a file system gives some of it back once a w
 def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Exception:
     """An error of LMDB as one of ours."""
     code = max(0, getattr(error, "code", 0) or 0)  # LMDB's own codes are negative
-    if code == errno.EFBIG or (code == errno.EIO and is_at_file_limit(place)):
-        text = "this process may not make a file larger (ulimit -f); nothing was changed by this write"
-        return DiskFullError(errno.EFBIG, text, place)
     if code == errno.ENOMEM or isinstance(error, lmdb.MemoryError):
         kind = OpenError if opening else StoreError
         text = "the address space that is left to this process is too small (ulimit -v)"
@@ -36,13 +33,18 @@ def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Excep
 
 def disk_full(place: str) -> DiskFullError:
     """The error for a write that has no room."""
+    if is_at_file_limit(place):
+        text = "this process may not make a file larger (ulimit -f); nothing was changed by this write"
+        return DiskFullError(errno.EFBIG, text, place)
     return DiskFullError(errno.ENOSPC, "no space is left on the disk; nothing was changed by this write", place)
 
 
 def no_space(error: lmdb.Error, place: str) -> bool:
     """Whether an error means that the disk is full. LMDB makes an I/O error of a write that came to an end half way."""
     code = getattr(error, "code", 0)
-    return code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and free_space(place) < NEARLY_NOTHING)
+    if code == errno.EIO:
+        return free_space(place) < NEARLY_NOTHING or is_at_file_limit(place)
+    return code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def was_remapped(error: lmdb.Error) -> bool:

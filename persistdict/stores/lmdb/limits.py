@@ -13,7 +13,7 @@ from glob import escape, glob
 
 __all__ = ["fits", "is_at_file_limit"]
 
-GRANULE = 1 << 16  # bytes; a file that is so near to the limit has reached it
+NEAR = 1 << 19  # bytes; a file that is so near to the limit has reached it, as there is room in it for deletions
 
 
 def fits(size: int) -> bool:
@@ -41,4 +41,4 @@ def is_at_file_limit(folder: str) -> bool:
     if limit == resource.RLIM_INFINITY:
         return False
     paths = glob(os.path.join(escape(folder), "**", "data.mdb"), recursive=True)
-    return any(os.path.getsize(path) + GRANULE > limit for path in paths)
+    return any(os.path.getsize(path) + NEAR > limit for path in paths)

@@ -27,7 +27,6 @@ Invariants:
 - Locks: the data's, then this one. Setting or deleting an entry takes only this one.
 """
 
-import contextlib
 import os
 import shutil
 import struct
@@ -40,7 +39,6 @@ import lmdb
 from persistdict.errors import DiskFullError, NotAStoreError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
-from persistdict.stores.lmdb.failures import disk_full
 from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
 from persistdict.stores.lmdb.layout import name_of
 from persistdict.stores.lmdb.opening import find_or_open, open_raw
@@ -197,26 +195,26 @@ def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
         raw.set_mapsize(size)
         return
     path = os.path.join(os.fsdecode(raw.path()), DATA)
-    raw.set_mapsize(_make_room(path, size) or _reserved(path, raw.info()["map_size"], urgent))
-    keep_room(path, raw.info()["map_size"] + RESERVE)
+    try:
+        size = _make_room(path, size)
+    except DiskFullError:
+        size = os.stat(path).st_size
+        if not urgent or size <= raw.info()["map_size"]:
+            raise
+    raw.set_mapsize(size)
+    keep_room(path, size + RESERVE)
     with raw.begin(write=True) as txn:
         change_nothing(txn)
 
 
 def _make_room(path: str, size: int) -> int:
     """Give the file room for a map of that size or, as every growth costs the pages their places, twice as much."""
-    for wanted in (2 * size, size):
-        with contextlib.suppress(DiskFullError):
-            give_room(path, wanted + RESERVE, spare=wanted)
-            return wanted
-    return 0
-
-
-def _reserved(path: str, size: int, urgent: bool) -> int:
-    reserved = os.stat(path).st_size
-    if not urgent or reserved <= size:
-        raise disk_full(path)
-    return reserved
+    try:
+        give_room(path, 2 * size + RESERVE, spare=2 * size)
+        return 2 * size
+    except DiskFullError:
+        give_room(path, size + RESERVE, spare=size)
+        return size
 
 
 def change_nothing(txn: lmdb.Transaction) -> None:

@@ -61,8 +61,9 @@ def give_room(path: str, size: int, start: int = 0, *, spare: int = 0) -> None:
         os.posix_fallocate(fd, start, size)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            text = f"no space can be given to the file ({error.strerror}); nothing was changed"
-            raise DiskFullError(error.errno, text, path) from None
+            text = "this process may not make a file larger (ulimit -f)"
+            text = text if error.errno == errno.EFBIG else "no space is left on the disk"
+            raise DiskFullError(error.errno, f"{text}; nothing was changed by this write", path) from None
         raise
     finally:
         os.close(fd)
