@@ -195,6 +195,34 @@ def test_a_forked_child_does_not_open_what_is_not_the_store(tmp_path, loss):
             d.close()
 
 
+@pytest.mark.parametrize("loss", ["folder deleted", "data.mdb replaced", "folder replaced"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_opens_the_store_that_took_the_place(tmp_path, loss):
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        d["k"] = 1
+        d.flush()
+        LOSSES[loss](tmp_path / "d")
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            try:
+                with PersistDict(tmp_path / "d", **QUIET) as new:
+                    assert new.get("k") == ("other" if loss == "data.mdb replaced" else None)
+                    new["child"] = 1
+                    with contextlib.suppress(StoreGoneError):
+                        d["k"]
+                        os._exit(2)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        with pytest.raises(StoreGoneError):
+            d.close()
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        assert d["child"] == 1
+
+
 def test_a_new_store_in_the_old_place_is_used_at_once(tmp_path):
     """Also if its files get the inode numbers of the old ones."""
     old = PersistDict(tmp_path / "d", **QUIET)

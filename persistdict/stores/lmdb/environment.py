@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from persistdict.errors import BusyError, NotAStoreError, OpenError, PersistDictError, refused
+from persistdict.errors import NotAStoreError, OpenError, PersistDictError, StoreGoneError, refused
 from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout, readonly, registry
 from persistdict.stores.lmdb.closed import raise_closed
 from persistdict.stores.lmdb.engine import RETRIES, TIMEOUT, Engine, MapFull, NotOpen, raise_not_open
 from persistdict.stores.lmdb.failures import translated, was_remapped
-from persistdict.stores.lmdb.gate import DATA, RECENT, UNSEEN, USERS, Gate
+from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
 from persistdict.stores.lmdb.presence import Presence, gone
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
@@ -104,7 +104,7 @@ class Environment:
                     return
                 self.data.hold_patiently(timeout)
                 self.recent.hold_patiently(timeout)
-                self._see_users()
+                readonly.announce_writer(self.gate, self.folder)
                 if self._id is not None and files.identity(self.folder) is None:
                     raise gone(self.folder, "data.mdb was deleted")
                 files.remove_leftovers(self.folder)
@@ -121,14 +121,6 @@ class Environment:
             finally:
                 self.recent.free()
                 self.data.free()
-
-    def _see_users(self) -> None:
-        """Become one of the processes that have the store open."""
-        self.gate.share(USERS)
-        reader = self.gate.user(UNSEEN)
-        if reader is not None:
-            text = f"{reader} reads the store through a read-only mount and cannot be protected; close it there first"
-            raise BusyError(errno.EBUSY, text, self.folder)
 
     def _create(self, folder: str) -> None:
         """Build a new, empty database; it is moved into place when this returns."""
@@ -213,7 +205,7 @@ class Environment:
     def recover(self, error: lmdb.Error, attempt: int) -> None:
         """Do what makes a repetition worth while, or raise the error as one of ours."""
         if isinstance(error, NotOpen):
-            self._reopen()
+            self.reopen()
         elif isinstance(error, (lmdb.PanicError, lmdb.BadRslotError)) and attempt == 1:
             self._abandon(error)
         elif attempt > RETRIES:
@@ -278,8 +270,8 @@ class Environment:
             engine.forget(begin)
         self.rebind()
 
-    def _reopen(self) -> None:
-        """Open the files for this process, after a fork or a failure."""
+    def reopen(self) -> None:
+        """Open the files for this process if they are not, after a fork or a failure."""
         with registry.lock, self.data.lock, self.recent.lock:
             if self.data.raw is None or self.recent.raw is None:
                 self._forget(raise_not_open)
@@ -306,6 +298,12 @@ def open_environment(path: str, map_size: int | None = None, timeout: float = TI
     folder = files.prepare(path)
     with registry.lock:
         environment: Environment | None = registry.find(folder)
+        if environment is not None and environment.data.raw is None:
+            try:
+                environment.reopen()
+            except StoreGoneError:  # its handles say so; another store is here now
+                registry.unregister(environment)
+                environment = None
         if environment is None:
             environment = Environment(folder, map_size, timeout)
             registry.register(environment, files.identity(folder))

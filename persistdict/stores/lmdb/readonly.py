@@ -21,7 +21,7 @@ from persistdict.stores.lmdb.layout import name_of
 from persistdict.stores.lmdb.opening import find_shared, open_readable
 from persistdict.stores.lmdb.recent import RESERVED, open_existing, recent_folder
 
-__all__ = ["ReadOnlyGate", "is_read_only", "open_data", "open_recent"]
+__all__ = ["ReadOnlyGate", "announce_writer", "is_read_only", "open_data", "open_recent"]
 
 
 def is_read_only(folder: str) -> bool:
@@ -61,6 +61,15 @@ class ReadOnlyGate(Gate):
                 f"{writer} has these files open for writing through another mount; open the dictionary there",
                 os.path.dirname(self._path),
             )
+
+
+def announce_writer(gate: Gate, folder: str) -> None:
+    """Become one of the processes that have the store open for writing. Raises BusyError if LMDB would not see one."""
+    gate.share(USERS)
+    reader = gate.user(UNSEEN)
+    if reader is not None:
+        text = f"{reader} reads the store through a read-only mount and cannot be protected; close it there first"
+        raise BusyError(errno.EBUSY, text, folder)
 
 
 def open_data(folder: str) -> lmdb.Environment:
