@@ -167,12 +167,12 @@ def in_a_write(folder: str) -> None:
 
 def locks(folder: str) -> None:
     """A thread holds, one after the other, each lock that there is (those that a fork does not wait for)."""
-    from persistdict.stores.lmdb import environment
+    from persistdict.stores.lmdb import registry
 
     d = filled(folder)
     keeper = maintenance.keeper_of(d._store)
     for lock in (
-        d._write_lock, d._store.env.data.lock, environment._registry_lock, keeper._lock, maintenance._keepers_lock,
+        d._write_lock, d._store.env.data.lock, registry.lock, keeper._lock, maintenance._keepers_lock,
     ):  # fmt: skip
 
         def hold(stay: Callable[[], None], lock: Any = lock) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from drivers.running import WATCHDOG, answer_of, finish, in_child, preload, seed, verified
 
 from persistdict import PersistDict, maintenance
-from persistdict.stores.lmdb import environment
+from persistdict.stores.lmdb import registry
 
 FIXED = 700  # entries that never change; more than one batch of an iteration
 AT_ONCE = 2  # children
@@ -93,7 +93,7 @@ class Storm:
         keeper = maintenance.keeper_of(self.d._store)
         for lock in (
             self.d._write_lock, self.e._write_lock, self.d._front.lock, self.e._front.lock,
-            self.d._store.env.data.lock, environment._registry_lock, keeper._lock, maintenance._keepers_lock,
+            self.d._store.env.data.lock, registry.lock, keeper._lock, maintenance._keepers_lock,
         ):  # fmt: skip
             with lock:
                 list(range(1000))
