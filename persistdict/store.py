@@ -248,14 +248,10 @@ class Store(abc.ABC):
         """
 
     def verify(
-        self,
-        *,
-        repair: bool = False,
-        pages: bool = False,
-        resume: bytes = b"",
+        self, *, repair: bool = False, pages: bool = False, resume: bytes = b"",
         progress: Callable[[int, int], object] | None = None,
-    ) -> Report:
-        """The whole integrity pass, see `PersistDict.verify`. A store that has nothing to repair may leave it so."""
+    ) -> Report:  # fmt: skip
+        """The integrity pass, see `PersistDict.verify`; this one is for stores that have nothing to repair."""
         faults: list[Fault] = []
         position: bytes | None = resume
         while position is not None:
@@ -263,7 +259,7 @@ class Store(abc.ABC):
             faults += [Fault("entry", "", sentence) for sentence in found]
             if progress is not None and progress(0, 0) is False:
                 break
-        return Report(self.count(), tuple(faults), left=tuple(faults), position=position)
+        return Report(self.count(), tuple(faults), 0, 0, tuple(faults), position)
 
     def quarantined(self) -> Iterator[Quarantined]:
         """What a repair has moved out of the way, oldest first."""
@@ -271,7 +267,7 @@ class Store(abc.ABC):
 
     @property
     def damage(self) -> str:
-        """What is wrong with the store as a whole, so that nothing is written; "" if nothing is."""
+        """What is wrong with the whole store, so that nothing is written; "" if nothing is."""
         return ""
 
     def sync(self) -> None:  # noqa: B027 - most stores have nothing to wait for

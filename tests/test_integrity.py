@@ -486,11 +486,11 @@ def test_a_repair_that_is_interrupted_goes_on(tmp_path):
         left = [0]
 
         def failing(write):
-            def work(*args):
+            def work(*args, **options):
                 left[0] -= 1
                 if left[0] < 0:
                     raise KeyboardInterrupt
-                return write(*args)
+                return write(*args, **options)
 
             return work
 
