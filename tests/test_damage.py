@@ -27,7 +27,7 @@ from persistdict.keys import KeyCodec
 from persistdict.stores.lmdb import survey
 from persistdict.stores.lmdb.guard import Guard
 from persistdict.stores.lmdb.offline import check_pages
-from persistdict.stores.lmdb.pages import LEAF, PageFile, loose_metas, offsets_of
+from persistdict.stores.lmdb.pages import BRANCH, LEAF, PageFile, loose_metas, offsets_of
 from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.repair import repair
 from persistdict.stores.lmdb.trees import check_file, leaves, named_trees
@@ -194,7 +194,9 @@ def newest(n):
     return f"{'newer' if n < 300 else 'value'} {n}"
 
 
-@pytest.mark.parametrize("harm", ["empty", "cut", "foreign", "page", "meta", "row missing", "another key", "base"])
+@pytest.mark.parametrize(
+    "harm", ["empty", "cut", "foreign", "page", "meta", "row missing", "another key", "branch", "base"]
+)
 def test_damaged_recent_writes_are_refused_and_stay_where_they_are(harm, undrained, tmp_path):
     """They override the data: without one of them an older value would be taken for the newest. They are salvaged."""
     path, recent = undrained
@@ -216,6 +218,10 @@ def test_damaged_recent_writes_are_refused_and_stay_where_they_are(harm, undrain
         spoiled[meta.slot * PAGE : (meta.slot + 1) * PAGE] = bytes(PAGE)
     elif harm == "row missing":
         spoiled[lower : lower + 2] = (int.from_bytes(raw[lower : lower + 2], "little") - 2).to_bytes(2, "little")
+    elif harm == "branch":
+        branch = raw[meta.main.root * PAGE : (meta.main.root + 1) * PAGE]
+        at = offsets_of(branch, meta.main.root, BRANCH)[2] + 8
+        spoiled[meta.main.root * PAGE + at + 1] ^= 0x01
     elif harm == "another key":
         page = raw[leaf * PAGE : (leaf + 1) * PAGE]
         at = offsets_of(page, leaf, LEAF)[3] + 8

@@ -27,7 +27,6 @@ Invariants:
 - Locks: the data's, then this one. Setting or deleting an entry takes only this one.
 """
 
-import contextlib
 import errno
 import os
 import shutil

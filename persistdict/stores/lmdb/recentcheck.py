@@ -14,7 +14,7 @@ from zlib import crc32
 from persistdict.errors import CorruptEntryError, CorruptStoreError, NotAStoreError
 from persistdict.stores.lmdb.folder import DATA
 from persistdict.stores.lmdb.guard import Guard
-from persistdict.stores.lmdb.pages import BIG, Meta, PageFile, nodes_of
+from persistdict.stores.lmdb.pages import BIG, Branch, Meta, PageFile, nodes_of
 from persistdict.stores.lmdb.recent import BASE, MARK, base_of, parse_row, recent_key
 from persistdict.stores.lmdb.record import RESIDUE, seq_number
 from persistdict.stores.lmdb.trees import ADVICE, leaves
@@ -56,7 +56,23 @@ def _disorder(file: PageFile, meta: Meta) -> str:
                 return "they do not say which data they belong to"
             if node.key not in (BASE, MARK) and crc32(raw[8:]) == RESIDUE and not _lies_under(node.key, raw):
                 return "a row lies under another key"
-    return "" if count == meta.main.entries else "some are missing"
+    if count != meta.main.entries:
+        return "some are missing"
+    main = meta.main
+    return "" if not count or _within(file, main.root, main.depth, b"", None) else "a row is where it is not looked for"
+
+
+def _within(file: PageFile, number: int, height: int, low: bytes, high: bytes | None) -> bool:
+    """Whether all keys below a page are where branches lead to: from `low` on, before `high`. The pages are sound."""
+    page = file.page(number)
+    if height == 1:
+        return all(low <= node.key and (high is None or node.key < high) for node in nodes_of(page, number))
+    branch = Branch(page, number)
+    bounds = [low, *(branch.key(index) for index in range(1, len(branch))), high]
+    return all(
+        _within(file, branch.child(index), height - 1, bounds[index] or b"", bounds[index + 1])
+        for index in range(len(branch))
+    )
 
 
 def _lies_under(key: bytes, raw: bytes) -> bool:
