@@ -12,6 +12,7 @@ from persistdict.errors import (
     BusyError,
     ClosedError,
     CorruptEntryError,
+    CorruptStoreError,
     DamagedEntryWarning,
     DecodeError,
     DiskFullError,
@@ -31,6 +32,8 @@ from persistdict.errors import (
     Unsupported,
     ValueTypeError,
 )
+from persistdict.reports import Fault, Quarantined, Report, Salvaged
+from persistdict.rescue import salvage
 
 __version__ = "0.1.0"
 
@@ -39,10 +42,12 @@ __all__ = [
     "ClosedError",
     "Codec",
     "CorruptEntryError",
+    "CorruptStoreError",
     "DamagedEntryWarning",
     "DecodeError",
     "DiskFullError",
     "Entry",
+    "Fault",
     "KeyTypeError",
     "MaintenanceError",
     "MismatchError",
@@ -51,13 +56,17 @@ __all__ = [
     "OpenError",
     "PersistDict",
     "PersistDictError",
+    "Quarantined",
     "ReadOnlyError",
     "ReadOnlyWarning",
+    "Report",
     "SafeCodec",
+    "Salvaged",
     "StoreError",
     "StoreGoneError",
     "TargetExistsError",
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
+    "salvage",
 ]

@@ -38,6 +38,7 @@ from persistdict.keys import MAX_KEY_SIZE
 from persistdict.log import Log
 from persistdict.maintenance import Keeper, expire_all, keeper_of
 from persistdict.options import Options, make_store, number, seconds
+from persistdict.reports import Quarantined, Report
 from persistdict.setviews import Items, Keys, Values
 from persistdict.store import ABSENT, Item, Receipt, Record, Store, Transaction
 
@@ -205,6 +206,8 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             self._finalizer.atexit = False  # see `_settle_at_exit`
             self._store = store
         self._log.info(f"opened {store.place}")
+        if store.damage:
+            self._log.error(f"{store.place} is damaged ({store.damage}): it can be read, but nothing is written")
 
     def _warn_read_only(self, store: Store) -> None:
         text = f"{store.place} lies on a read-only medium: it can be read, and every write will raise ReadOnlyError"
@@ -779,6 +782,50 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         Unsupported for a dictionary in memory, and on Windows (open a backup instead).
         """
         return self._opened().compact(number("timeout", timeout, at_least=0))
+
+    def verify(
+        self,
+        *,
+        repair: bool = False,
+        pages: bool = False,
+        resume: bytes = b"",
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Report:
+        """Examine every entry, and everything that leads to one, for damage; and mend it if asked.
+
+        Without `repair` nothing is changed. The pass goes in small steps, and neither readers nor writers wait for it.
+        With `repair`, what others can be made of (the index, deadlines) is made anew; what cannot be read is moved to
+        the quarantine (see `quarantined`), with its bytes, and a warning is logged. Nothing is deleted. If pages of the
+        file are damaged, nothing is written at all: `persistdict.salvage` makes a new store of what can be read.
+
+        Args:
+            repair: mend what is found.
+            pages: afterwards also look at every page of the files, in a child process: about a second for 100 MB, in
+                which nobody can write, nor this process open or close a dictionary.
+            resume: the `position` of a report whose pass was stopped: go on there. Not with `repair`.
+            progress: called after each step with the number of rows that were examined and how many there are; if it
+                returns False, the pass stops, and the report's `position` tells where it can go on, in any process.
+
+        Returns:
+            What was found and done; `report.ok` if nothing is wrong any more.
+
+        Raises CorruptStoreError if the recent writes, which override the rest, cannot be read.
+        """
+        store = self._opened()
+        report = store.verify(repair=repair, pages=pages, resume=resume, progress=progress)
+        if report.quarantined:
+            names = ", ".join(sorted({fault.name for fault in report.faults})[:20])
+            self._log.warning(f"{report.quarantined} damaged rows were moved to the quarantine, concerning: {names}")
+        if report.position is None:
+            keeper_of(store).forget_damage()
+        return report
+
+    def quarantined(self) -> Iterator[Quarantined]:
+        """What `verify(repair=True)` has moved out of the way because it could not be read, oldest first, as raw bytes.
+
+        It takes no part in anything else, survives `clear`, and stays for good.
+        """
+        return self._opened().quarantined()
 
     @property
     def path(self) -> str:

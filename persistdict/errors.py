@@ -7,7 +7,7 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |-- opening:  UnsafePathError (PermissionError), NotAStoreError (ValueError), MismatchError (ValueError),
     |             OpenError (OSError)
     |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError),
-    |             StoreGoneError (StoreError)
+    |             StoreGoneError (StoreError), CorruptStoreError (StoreError)
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
     |             ReadOnlyError (PermissionError),
@@ -28,6 +28,7 @@ __all__ = [
     "BusyError",
     "ClosedError",
     "CorruptEntryError",
+    "CorruptStoreError",
     "DamagedEntryWarning",
     "DecodeError",
     "DiskFullError",
@@ -93,6 +94,10 @@ class StoreError(PersistDictError, OSError):
 
 class StoreGoneError(StoreError):
     """The files of an open store were deleted or replaced. What was written since the last flush may be lost."""
+
+
+class CorruptStoreError(StoreError):
+    """The store's file is cut short, or pages of it are damaged. `persistdict.salvage` reads what can be read."""
 
 
 # Reading

@@ -147,6 +147,11 @@ class Keeper:
         if error is not None:
             raise MaintenanceError(f"upkeep in the background failed: {error}") from error
 
+    def forget_damage(self) -> None:
+        """Damage that was found in the background has been reported in another way."""
+        if isinstance(self._error, CorruptEntryError):
+            self._error = None
+
     def step(self, stop: threading.Event) -> float | None:
         """Do what is due. Returns the seconds until more is, None if there is nothing left to look after."""
         if time.monotonic() >= self._next_sync:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from persistdict.errors import Unsupported
+from persistdict.reports import Fault, Quarantined, Report
 
 __all__ = ["ABSENT", "ANY", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
 
@@ -245,6 +246,29 @@ class Store(abc.ABC):
 
         Returns a sentence for each thing found, and the position to go on from (None: the pass is done).
         """
+
+    def verify(
+        self, *, repair: bool = False, pages: bool = False, resume: bytes = b"",
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Report:  # fmt: skip
+        """The integrity pass, see `PersistDict.verify`; this one is for stores that have nothing to repair."""
+        faults: list[Fault] = []
+        position: bytes | None = resume
+        while position is not None:
+            found, position = self.check(1 << 10, position)
+            faults += [Fault("entry", "", sentence) for sentence in found]
+            if progress is not None and progress(0, 0) is False:
+                break
+        return Report(self.count(), tuple(faults), 0, 0, tuple(faults), position)
+
+    def quarantined(self) -> Iterator[Quarantined]:
+        """What a repair has moved out of the way, oldest first."""
+        return iter(())
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with the whole store, so that nothing is written; "" if nothing is."""
+        return ""
 
     def sync(self) -> None:  # noqa: B027 - most stores have nothing to wait for
         """Make durable what was written before, by whatever handle or process."""

@@ -9,11 +9,11 @@ ROOT = Path(persistdict.__file__).parent
 # A module may import from its own room and from those to the left of it.
 ROOMS = [
     ["errors", "forking", "log"],
-    ["entry", "keys", "codecs", "lru", "setviews"],
+    ["entry", "keys", "codecs", "lru", "reports", "setviews"],
     ["front", "store"],
     ["stores.memory", "stores.lmdb"],
     ["maintenance"],
-    ["options"],
+    ["options", "rescue"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],

@@ -556,10 +556,10 @@ def test_an_undecodable_entry_raises_stays_and_harms_no_other(tmp_path):
 def test_the_public_names_are_these():
     """Adding or losing a public name is a decision."""
     assert sorted(persistdict.__all__) == [
-        "BusyError", "ClosedError", "Codec", "CorruptEntryError", "DamagedEntryWarning", "DecodeError",
-        "DiskFullError", "Entry", "KeyTypeError", "MaintenanceError", "MismatchError", "NestedWriteError",
-        "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "ReadOnlyError", "ReadOnlyWarning",
-        "SafeCodec", "StoreError", "StoreGoneError", "TargetExistsError", "UnsafePathError", "Unsupported",
-        "ValueTypeError",
+        "BusyError", "ClosedError", "Codec", "CorruptEntryError", "CorruptStoreError", "DamagedEntryWarning",
+        "DecodeError", "DiskFullError", "Entry", "Fault", "KeyTypeError", "MaintenanceError", "MismatchError",
+        "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "Quarantined",
+        "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "StoreError", "StoreGoneError",
+        "TargetExistsError", "UnsafePathError", "Unsupported", "ValueTypeError", "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)

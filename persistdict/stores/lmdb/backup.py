@@ -39,6 +39,7 @@ def back_up(rows: Pair, path: str) -> int:
     target = os.path.realpath(path)
     try:
         _check_target(rows.place, target)
+        rows.env.prove()
         parent = os.path.dirname(target)
         make_parents(parent)
         new = os.path.join(parent, PARTIAL + os.urandom(8).hex())

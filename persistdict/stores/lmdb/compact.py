@@ -74,6 +74,7 @@ def compact(rows: Rows, timeout: float) -> int:
 
 def _compact(env: Environment) -> int:
     env.presence.check()
+    env.prove()
     new = os.path.join(env.folder, NEW + os.urandom(8).hex())
     try:
         env.gate.claim(USERS)

@@ -29,12 +29,12 @@ from persistdict.stores.lmdb.engine import TIMEOUT, raise_nested
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.failures import no_space
 from persistdict.stores.lmdb.layout import LAST
-from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, parse_row
+from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, Row, parse_row
 from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, RESIDUE
 from persistdict.stores.lmdb.reserve import RESERVE, look_for_room, refuse_without_room
-from persistdict.stores.lmdb.rows import LARGE_VALUE, Rows
+from persistdict.stores.lmdb.rows import LARGE_VALUE, Place, Rows
 
-__all__ = ["Recent", "apply_recent", "drain", "environment_of", "recent_writes", "write_directly"]
+__all__ = ["Recent", "apply_recent", "drain", "environment_of", "is_taken", "recent_writes", "write_directly"]
 
 T = TypeVar("T")
 
@@ -61,7 +61,9 @@ def drain(rows: Rows, number: int | None = None, timeout: float = TIMEOUT) -> No
             attempt += 1
             env.recover(error, attempt)
     if stuck:
-        raise CorruptEntryError(f"{rows.place}: {len(stuck)} recent writes are damaged and stay where they are")
+        raise CorruptEntryError(
+            f"{rows.place}: {len(stuck)} recent writes are damaged and stay where they are; use verify(repair=True)"
+        )
 
 
 def environment_of(rows: Rows) -> Environment:
@@ -156,9 +158,9 @@ def _apply_row(d: Any, rows: Rows, key: bytes, raw: bytes) -> None:
         seq, record = raw[:8], raw[8:]
         index = d.get(key, None, rows.k)
         if index is None:
+            if not d.put(seq, record, append=True, db=rows.e) and not d.put(seq, record, overwrite=False, db=rows.e):
+                raise CorruptEntryError("the number of a recent write is that of another entry")
             d.put(key, seq, db=rows.k)
-            if not d.put(seq, record, append=True, db=rows.e):
-                d.put(seq, record, db=rows.e)  # it is not the newest
             return
         if index == seq and d.get(seq, b"\0\xff", rows.e)[1] == 0:  # neither large nor with a deadline
             d.put(seq, record, db=rows.e)
@@ -166,9 +168,16 @@ def _apply_row(d: Any, rows: Rows, key: bytes, raw: bytes) -> None:
     row = parse_row(raw)
     place = rows.find(d, row.record.kb)
     if not row.gone:
+        if is_taken(rows, d, row, place):
+            raise CorruptEntryError("the number of a recent write is that of another entry")
         rows.store(d, place, row.seq, row.record)
     elif place is not None:
         rows.remove(d, row.record.kb, place)
+
+
+def is_taken(rows: Rows, d: Any, row: Row, place: Place | None) -> bool:
+    """Whether the number of a recent write, which has no checksum, is that of an entry of another key."""
+    return (place is None or place.slot[0] != row.seq) and d.get(row.seq, None, rows.e) is not None
 
 
 def _take_away(rows: Rows, found: Recent) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -70,7 +71,8 @@ class Engine:
         enlarge: makes the map larger, with the locks held; its third argument says that a deletion needs it.
 
     Attributes:
-        begin: LMDB's own `begin` while open; else something that raises.
+        begin: begins a read: LMDB's own while open, or what reads damaged data; else something that raises.
+        begin_write: begins a write; raises if the store is damaged.
         lock: guards writing and opening.
         writing: the thread whose write transaction is under way, or 0; changed under `lock`.
     """
@@ -79,6 +81,7 @@ class Engine:
         self.lock = threading.RLock()
         self.writing = 0
         self.begin: Callable[..., Any] = raise_not_open
+        self.begin_write: Callable[[], Any] = raise_not_open
         self.raw: lmdb.Environment | None = None
         self.place = owner.folder
         self._gate, self._byte = gate, byte
@@ -102,7 +105,7 @@ class Engine:
                     try:
                         self.writing = get_ident()
                         self._hold()
-                        with self.begin(write=True) as txn:
+                        with self.begin_write() as txn:
                             return work(txn, *args)
                     finally:
                         self.writing = 0  # first: a signal may be raised when the next call returns
@@ -147,7 +150,7 @@ class Engine:
     def write(self, work: Callable[..., T], *args: Any) -> T:
         """Run `work(txn, *args)` in one write transaction within `alone`. Raises MapFull."""
         try:
-            with self.begin(write=True) as txn:
+            with self.begin_write() as txn:
                 return work(txn, *args)
         except lmdb.MapFullError as error:
             raise MapFull(self) from error
@@ -219,11 +222,11 @@ class Engine:
 
     def adopt(self, raw: Any) -> None:
         """Take an open environment into use."""
-        self.raw, self.begin = raw, raw.begin
+        self.raw, self.begin, self.begin_write = raw, raw.begin, partial(raw.begin, write=True)
 
     def forget(self, begin: Callable[..., Any]) -> None:
         """Let go of the environment; `begin` stands in its place."""
-        self.begin, self.raw = begin, None
+        self.begin, self.begin_write, self.raw = begin, begin, None
 
     def after_fork(self) -> None:
         """In the child: a new lock; the parent's environment is forgotten, not closed."""

@@ -28,9 +28,11 @@ from persistdict.stores.lmdb.closed import raise_closed
 from persistdict.stores.lmdb.engine import RETRIES, TIMEOUT, Engine, MapFull, NotOpen, raise_not_open
 from persistdict.stores.lmdb.failures import translated, was_remapped
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
+from persistdict.stores.lmdb.guard import DAMAGED
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
 from persistdict.stores.lmdb.presence import Presence, gone
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
+from persistdict.stores.lmdb.trust import Trust
 
 __all__ = ["MUCH", "Environment", "open_environment"]
 
@@ -40,7 +42,7 @@ MUCH = 16 << 20  # bytes of recent writes at which a writer drains them itself
 FILES = (files.DATA, files.LOCK)
 
 
-class Environment:
+class Environment(Trust):
     """The environments of one folder. Made by `open_environment` only.
 
     Attributes:
@@ -100,6 +102,7 @@ class Environment:
                     self.gate.share(USERS)
                     if files.identity(self.folder) is None:
                         raise OpenError(errno.EROFS, "no dictionary is here, and none can be made", self.folder)
+                    self.look_at_files()
                     self._bind(readonly.open_data(self.folder), readonly.open_recent)
                     return
                 self.data.hold_patiently(timeout)
@@ -111,6 +114,7 @@ class Environment:
                 remove_stale(self.folder)
                 if files.identity(self.folder) is None:
                     files.create_data(self.folder, self._create)
+                self.look_at_files()
                 self._bind(find_or_open(self.folder, self.map_size), open_recent)
             except lmdb.Error as error:
                 raise translated(error, self.folder, opening=True) from error
@@ -161,6 +165,7 @@ class Environment:
         self.roomy, self.scarce = 0, False
         try:
             self.data.adopt(raw)
+            self.trust()
             self.rebind()
         except BaseException:  # some followers know it, others do not: the next use opens it anew
             self.data.forget(raise_not_open)
@@ -208,6 +213,8 @@ class Environment:
             self.reopen()
         elif isinstance(error, (lmdb.PanicError, lmdb.BadRslotError)) and attempt == 1:
             self._abandon(error)
+        elif isinstance(error, DAMAGED):
+            self.meet_damage(error, attempt)
         elif attempt > RETRIES:
             raise translated(error, self.folder) from error
         elif isinstance(error, MapFull):
@@ -264,7 +271,7 @@ class Environment:
                 self.gate.close()
 
     def _forget(self, begin: Callable[..., Any]) -> None:
-        self.dbs = {}
+        self.dbs, self.guard = {}, None
         for engine in (self.data, self.recent):
             unshare(engine.raw)
             engine.forget(begin)

@@ -6,9 +6,11 @@ import errno
 
 import lmdb
 
-from persistdict.errors import DiskFullError, NotAStoreError, OpenError, StoreError
+from persistdict.errors import CorruptStoreError, DiskFullError, NotAStoreError, OpenError, StoreError
+from persistdict.stores.lmdb.guard import DAMAGED
 from persistdict.stores.lmdb.limits import is_at_file_limit
 from persistdict.stores.lmdb.room import free_space
+from persistdict.stores.lmdb.trees import ADVICE
 
 __all__ = ["disk_full", "no_space", "translated", "was_remapped"]
 
@@ -24,6 +26,8 @@ def translated(error: lmdb.Error, place: str, *, opening: bool = False) -> Excep
         return kind(errno.ENOMEM, f"{text}: {error}", place)
     if no_space(error, place):
         return disk_full(place)
+    if isinstance(error, DAMAGED):
+        return CorruptStoreError(errno.EIO, f"the store is damaged ({error}); {ADVICE}", place)
     if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError)):
         return NotAStoreError(f"{place} holds a file that is not a database of this kind: {error}")
     if opening:

@@ -6,11 +6,12 @@
           "replaced" -> dev:ino  of the data.mdb that this one is a compacted copy of, and has replaced
           and what the dictionary keeps there: the names of codecs, the key size limit, whether it was initialised
 
-What the other databases hold is said in rows.py and record.py.
+What the other databases hold is said in rows.py, record.py and quarantine.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -18,7 +19,7 @@ import lmdb
 
 from persistdict.errors import NotAStoreError
 
-__all__ = ["ID", "LAST", "REPLACED", "adopt", "initialise", "name_of", "note", "set_note"]
+__all__ = ["FORMAT", "ID", "LAST", "REPLACED", "adopt", "initialise", "name_of", "note", "set_note"]
 
 FORMAT = "1"
 LAST, ID, REPLACED = b"last", b"id", b"replaced"
@@ -61,6 +62,8 @@ def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
         dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in DATABASES.items()}
     except lmdb.NotFoundError as error:
         raise NotAStoreError(f"{folder} lacks some of a store's databases; nothing was changed") from error
+    with contextlib.suppress(lmdb.NotFoundError):  # it is made when it is needed
+        dbs["q"] = raw.open_db(b"q", create=False)
     return dbs, int(last)
 
 

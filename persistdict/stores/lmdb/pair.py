@@ -26,12 +26,14 @@ from persistdict.stores.lmdb.record import (
     HEADER,
     HEADER_SIZE,
     RESIDUE,
+    is_number,
     pack_record,
     parse_record,
     seq_bytes,
     seq_number,
 )
 from persistdict.stores.lmdb.rows import DEADLINE, Place, Rows, deadline_of, holds
+from persistdict.stores.lmdb.walk import walk
 
 __all__ = ["Pair"]
 
@@ -115,11 +117,10 @@ class Pair(Rows):
         """The number of entries that are not past their deadline."""
         now = int(self.clock() * 1e6)
         total: int = d.stat(self.e)["entries"]
-        cursor = d.cursor(self.x)
-        more = cursor.first()
-        while more and DEADLINE.unpack(cursor.key())[0] <= now:
+        for cursor in walk(self, d, "x", nodup=True):
+            if DEADLINE.unpack(cursor.key())[0] > now:
+                break
             total -= cursor.count()
-            more = cursor.next_nodup()
         for _, record in self.rows(r) if r is not None else ():
             before = self.find(d, record.kb)
             if before is not None and not 0 < before.slot[1] <= now:
@@ -149,10 +150,11 @@ class Pair(Rows):
             seq, old = row[:8], row[8:]
         if crc32(old) == RESIDUE and not old[1] & (GONE | EXPIRES):
             _, _, hint_size, key_size, _, ctime, _ = _header(old)
-            raw = HEADER.pack(tag, 0, hint_size, key_size, version, ctime, now)
-            raw += old[HEADER_SIZE : HEADER_SIZE + hint_size + key_size] + blob
-            r.put(kb, seq + raw + crc32(raw).to_bytes(4, "little"))
-            return _receipt((seq, version, None, commit))
+            kept = old[HEADER_SIZE : HEADER_SIZE + hint_size + key_size]
+            if kept[hint_size:] == kb:  # a damaged row of the index may lead to another key's entry
+                raw = HEADER.pack(tag, 0, hint_size, key_size, version, ctime, now) + kept + blob
+                r.put(kb, seq + raw + crc32(raw).to_bytes(4, "little"))
+                return _receipt((seq, version, None, commit))
         return self.put_recent(r, 0, kb, hint, tag, blob, None, ANY)
 
     def put_recent(
@@ -245,8 +247,11 @@ class Pair(Rows):
         """The recent writes of entries that the data do not have, in order of creation."""
         if r is None:
             return []
-        cursor = d.cursor(self.e)
-        newest = seq_number(cursor.key()) if cursor.last() else -1
+        newest = -1
+        for cursor in walk(self, d, "e", reverse=True):
+            if is_number(cursor.key(), cursor.value()):  # else it is damaged, and out of order
+                newest = seq_number(cursor.key())
+                break
         rows = [row for row in self.rows(r) if not row.gone and seq_number(row.seq) > newest]
         return sorted(rows, key=lambda row: seq_number(row.seq))
 
@@ -257,12 +262,9 @@ class Pair(Rows):
             entry = self.whole(d, (seq, record.deadline), record, now, values)
             if entry is not None:
                 return entry
-        cursor = d.cursor(self.e)
-        found = cursor.last()
-        while found:
+        for cursor in walk(self, d, "e", reverse=True):
             with contextlib.suppress(CorruptEntryError):  # the integrity pass reports it; it stays where it is
                 entry = self.entry_at(r, d, cursor.key(), cursor.value(), now, values)
                 if entry is not None:
                     return entry
-            found = cursor.prev()
         return None

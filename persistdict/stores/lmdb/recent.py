@@ -8,8 +8,8 @@ Where the system does not tell one start from the next, commits here are synced,
 
 Its main database, and no other:
 
-    0x00 "base"  -> base u64, device u64, inode u64 (of data.mdb), little-endian     made with the file; device and
-                                                inode change when a compacted copy takes the place of the data
+    0x00 "base"  -> base u64, device u64, inode u64 (of data.mdb), CRC-32 u32 of these, little-endian; device and inode
+                                                change when a compacted copy takes the place of the data
     0x00 "mark"  -> empty, or number u64        the data are being changed directly: nothing may be cached meanwhile;
                                                 number: see drain.py
     key          -> seq, record (record.py)     keys of 511 bytes and more are cropped, whatever the store's limit; the
@@ -27,29 +27,33 @@ Invariants:
 - Locks: the data's, then this one. Setting or deleting an entry takes only this one.
 """
 
+import errno
 import os
 import shutil
 import struct
 import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import lmdb
 
-from persistdict.errors import DiskFullError, NotAStoreError
+from persistdict.errors import CorruptStoreError, DiskFullError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
 from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
 from persistdict.stores.lmdb.layout import name_of
 from persistdict.stores.lmdb.opening import find_or_open, open_raw
-from persistdict.stores.lmdb.record import GONE, Parsed, parse_record
+from persistdict.stores.lmdb.record import GONE, RESIDUE, Parsed, parse_record
 from persistdict.stores.lmdb.room import can_be_promised, give_room, keep_room
+from persistdict.stores.lmdb.trees import ADVICE
 
 __all__ = [
     "BASE",
     "MARK",
     "RESERVED",
     "Row",
+    "base_of",
     "belong_to",
     "change_nothing",
     "enlarge",
@@ -116,7 +120,7 @@ def open_recent(
         belongs_to: device and inode of the store's data.mdb.
         replaced: those, as they are noted, of the one that it has replaced, see compact.py.
 
-    Raises NotAStoreError for a file that was not made here, and what lmdb.open raises.
+    Raises CorruptStoreError for a file that is damaged or was not made here, and what lmdb.open raises.
     """
     path = recent_folder(folder)
     found = open_existing(path, _open)
@@ -131,8 +135,13 @@ def open_recent(
         del raw
     del found
     # There are none; or they are another database's: the folder was copied, or its data.mdb was exchanged.
-    _make(folder, path, _BASE.pack(last, *belongs_to))
+    _make(folder, path, _base_row(last, belongs_to))
     return _open(path), last
+
+
+def _base_row(base: int, belongs_to: tuple[int, int]) -> bytes:
+    row = _BASE.pack(base, *belongs_to)
+    return row + crc32(row).to_bytes(4, "little")
 
 
 def _open(path: str) -> lmdb.Environment:
@@ -145,7 +154,7 @@ def _open(path: str) -> lmdb.Environment:
 
 def belong_to(r: Any, base: int, identity: tuple[int, int]) -> None:
     """Have the recent writes belong to the data.mdb of this device and inode."""
-    row = _BASE.pack(base, *identity)
+    row = _base_row(base, identity)
     if r.get(BASE) != row:
         r.put(BASE, row)
 
@@ -160,9 +169,19 @@ def open_existing(
     raw = open_(path)
     with raw.begin() as txn:
         stored = txn.get(BASE)
-    if stored is None or len(stored) != _BASE.size:
-        raise NotAStoreError(f"{path} is not what persistdict makes; nothing was changed")
-    return raw, _BASE.unpack(stored)
+    base = base_of(stored)
+    if base is None:
+        raise CorruptStoreError(errno.EIO, f"the recent writes do not say what they belong to; {ADVICE}", path)
+    return raw, base
+
+
+def base_of(stored: bytes | None) -> tuple[int, ...] | None:
+    """What the row of the base says: the base, and device and inode of the data. None if it is damaged."""
+    if stored is None or not (
+        len(stored) == _BASE.size or (len(stored) == _BASE.size + 4 and crc32(stored) == RESIDUE)
+    ):
+        return None  # (the first files of this format had no checksum)
+    return _BASE.unpack_from(stored)
 
 
 def _make(folder: str, path: str, base: bytes) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "Parsed",
     "Slot",
     "check_large",
+    "is_number",
     "large_body",
     "large_size",
     "pack_index",
@@ -67,6 +68,11 @@ Slot = tuple[bytes, int]  # seq, deadline
 def seq_number(seq: bytes) -> int:
     """A seq as a number, which is larger the later the entry was created."""
     return int.from_bytes(seq, sys.byteorder)
+
+
+def is_number(seq: bytes, raw: bytes) -> bool:
+    """Whether a seq can be that of this record: it is not larger than the version."""
+    return len(raw) >= HEADER_SIZE and 0 < seq_number(seq) <= int(HEADER.unpack_from(raw)[4])
 
 
 class Parsed(NamedTuple):

@@ -8,6 +8,7 @@ Databases (all in one environment; the main one holds nothing else, so no key ca
     x     deadline -> seq, several                  what ends when, for removal and for `len`
     a     seq -> f64                                when an entry was read last; written in batches
     info  str -> str                                settings; readable by lmdb-dict's StrLmdbDict
+    q     number -> what could not be read          only in a store that was repaired, see quarantine.py
 
 Invariants, kept by every transaction: a seq is in `k` exactly once and in `e`; it is in `v` if and only if its record
 says so, and in `x` under its deadline if and only if it has one; `a` holds nothing that `e` does not.
@@ -18,10 +19,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from persistdict.errors import CorruptEntryError
+from persistdict.errors import CorruptEntryError, CorruptStoreError
 from persistdict.keys import crop, key_digest
 from persistdict.store import ABSENT, ANY, Condition, Record
 from persistdict.stores.lmdb.environment import Environment
+from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.record import (
     HEADER,
     LARGE,
@@ -80,6 +82,25 @@ class Rows:
         self.k, self.e, self.v = dbs.get("k"), dbs.get("e"), dbs.get("v")
         self.x, self.a, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("info")
 
+    def database(self, name: str) -> Any:
+        """A database by its name; that of a handle that is being closed, too."""
+        return getattr(self, name)
+
+    def look_ahead(self, txn: Any, name: str, start: bytes, steps: int, reverse: bool = False) -> None:
+        """Before a cursor of the data goes to `start` (b"": to the end) and steps so often.
+
+        Raises Damaged if it must not; what is repeated then is done in another way, see `Environment.recover`.
+        """
+        env = self.env
+        guard = env.guard
+        if guard is None or env.damage:
+            return
+        tree = txn.stat(self.database(name))
+        if tree["depth"] < 2 and (name != "x" or not tree["entries"]):
+            return  # on one page there is nowhere to step to
+        if not guard.clear(txn, name, start, steps, reverse):
+            raise Damaged("a page in the way of a cursor is damaged")
+
     # Reading
 
     def find(self, txn: Any, kb: bytes) -> Place | None:
@@ -125,8 +146,11 @@ class Rows:
 
     def atime(self, txn: Any, seq: bytes, now: float) -> float:
         """When an entry was read last; 0 if that is not known."""
-        raw = txn.get(seq, None, self.a)
-        at: float = ATIME.unpack(raw)[0] if raw is not None else 0.0
+        try:
+            raw = txn.get(seq, None, self.a)
+        except CorruptStoreError:  # its page is damaged, which harms no entry
+            raw = None
+        at: float = ATIME.unpack(raw)[0] if raw is not None and len(raw) == ATIME.size else 0.0
         pending = self.touched.get(seq, 0.0)
         return max(at, now if pending is None else pending)
 
@@ -158,7 +182,9 @@ class Rows:
         seq = seq_bytes(version)
         raw = HEADER.pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb + blob
         txn.put(kb, seq, db=self.k)
-        txn.put(seq, raw + crc32(raw).to_bytes(4, "little"), append=True, db=self.e)
+        raw += crc32(raw).to_bytes(4, "little")
+        if not txn.put(seq, raw, append=True, db=self.e):
+            txn.put(seq, raw, db=self.e)  # the last number is damaged, and too large
         return seq
 
     def put_in(

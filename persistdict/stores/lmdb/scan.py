@@ -3,8 +3,9 @@
 A snapshot that stays open makes the file grow with every write, so none outlives a batch. Entries that were created
 after the first step are passed over: a loop that adds entries ends.
 
-A damaged entry does not end the iteration. It is passed over with a warning (DamagedEntryWarning); the integrity pass
-reports it as well, and nothing is deleted.
+A damaged entry does not end the iteration, nor does a damaged page (LMDB's cursors must not step onto one, see
+guard.py). It is passed over with a warning (DamagedEntryWarning); the integrity pass reports it as well, and nothing is
+deleted. Where rows are out of order, a batch must end behind where it began: so every iteration ends.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from itertools import islice
 from typing import Any
 from zlib import crc32
 
-from persistdict.errors import CorruptEntryError, DamagedEntryWarning
+from persistdict.errors import CorruptEntryError, CorruptStoreError, DamagedEntryWarning
 from persistdict.store import Item
+from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.pair import Pair
-from persistdict.stores.lmdb.record import COUNTER_BITS, HEADER_SIZE, PREFIX, RESIDUE, seq_bytes, seq_number
+from persistdict.stores.lmdb.record import COUNTER_BITS, HEADER_SIZE, PREFIX, RESIDUE, is_number, seq_bytes, seq_number
 
 __all__ = ["BATCH", "item_of", "load", "newest_allowed", "scan_by_creation", "warn"]
 
 BATCH = 512
 BATCH_BYTES = 4 << 20
+UNREADABLE = (CorruptEntryError, CorruptStoreError)  # the latter where pages are damaged, see plain.py
 
 _item: Callable[..., Item] = partial(tuple.__new__, Item)
 _prefix = PREFIX.unpack_from
@@ -58,14 +61,19 @@ def scan_by_creation(rows: Pair, *, reverse: bool, values: bool) -> Iterator[Ite
 def _batch(rows: Pair, after: bytes, bound: bytes, values: bool) -> tuple[list[Item], bytes | None, list[Place]]:
     """The entries of the data behind `after`; the position behind them; at the end None, and what is only recent."""
     d, r = rows.snapshots()
+    rows.look_ahead(d, "e", after, BATCH)
     cursor = d.cursor(rows.e)
     last = seq_number(bound)
     batch: list[Item] = []
     if _go_behind(cursor, after):
-        seq, size, now = after, 0, rows.clock()
+        seq, good, size, now = after, after, 0, rows.clock()
         for seq, raw in islice(cursor.iternext(), BATCH):
             if seq_number(seq) > last:
-                return batch, None, []
+                if is_number(seq, raw):
+                    return batch, None, []
+                warn(rows, CorruptEntryError("it is out of order"))
+                continue
+            good = seq
             item = _item_at(rows, r, d, seq, raw, now, values)
             if item is not None:
                 batch.append(item)
@@ -73,13 +81,16 @@ def _batch(rows: Pair, after: bytes, bound: bytes, values: bool) -> tuple[list[I
                 if size > BATCH_BYTES:
                     break
         if cursor.next() if cursor.key() == seq else cursor.key():
-            return batch, seq, []
+            if seq_number(good) <= seq_number(after):
+                raise Damaged("rows are out of order")
+            return batch, good, []
     return batch, None, _recent_until(rows, r, d, bound)
 
 
 def _batch_back(rows: Pair, position: bytes, values: bool) -> tuple[list[Item], bytes | None]:
     """The entries of the data at `position` and before it, newest first; and the position of the rest."""
     d, r = rows.snapshots()
+    rows.look_ahead(d, "e", position, BATCH, reverse=True)
     cursor = d.cursor(rows.e)
     batch: list[Item] = []
     more = cursor.set_range(position)
@@ -95,6 +106,8 @@ def _batch_back(rows: Pair, position: bytes, values: bool) -> tuple[list[Item], 
         more = cursor.prev()
         if size > BATCH_BYTES:
             break
+    if more and seq_number(cursor.key()) >= seq_number(position):
+        raise Damaged("rows are out of order")
     return batch, (cursor.key() if more else None)
 
 
@@ -130,7 +143,7 @@ def load(rows: Pair, places: list[Place], values: bool) -> tuple[list[Item], lis
             if place.record is None:
                 raise rows.damaged(kb)
             entry = rows.whole(d, place.slot, place.record, now, values)
-        except CorruptEntryError as error:
+        except UNREADABLE as error:
             warn(rows, error)
             continue
         if entry is not None:
@@ -166,12 +179,12 @@ def item_of(rows: Pair, r: Any, d: Any, seq: bytes, raw: bytes, now: float, valu
     """The same, in general."""
     try:
         entry = rows.entry_at(r, d, seq, raw, now, values)
-    except CorruptEntryError as error:
+    except UNREADABLE as error:
         warn(rows, error)
         return None
     return None if entry is None else _item(entry[:4])
 
 
-def warn(rows: Pair, error: CorruptEntryError) -> None:
+def warn(rows: Pair, error: Exception) -> None:
     """Tell that an entry was passed over."""
     warnings.warn(f"an entry of {rows.place} was passed over: {error}", DamagedEntryWarning, stacklevel=3)

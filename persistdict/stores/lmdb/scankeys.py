@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import DIGEST_SIZE, MAX_KEY_SIZE
 from persistdict.store import Item
+from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import parse_index, seq_number
 from persistdict.stores.lmdb.scan import BATCH, item_of, load, newest_allowed, warn
@@ -47,6 +48,7 @@ def scan_by_key(rows: Pair, *, reverse: bool, values: bool, start: bytes | None,
 def _batch(rows: Pair, asked: Range, position: bytes) -> tuple[dict[bytes, bytes], bytes | None]:
     """The keys behind `position`, up to where a group ends, with their seqs; and the position behind them."""
     d, r = rows.snapshots()
+    rows.look_ahead(d, "k", position or _edge(asked), BATCH, asked.reverse)
     cursor = d.cursor(rows.k)
     now, head = rows.clock(), asked.head
     found: dict[bytes, bytes] = {}
@@ -66,7 +68,11 @@ def _batch(rows: Pair, asked: Range, position: bytes) -> tuple[dict[bytes, bytes
                 found[item.kb] = seq
         last = index_key
         seen += 1
+        if not seen % BATCH:
+            rows.look_ahead(d, "k", last, BATCH, asked.reverse)
         more = step()
+    if more and position and (last >= position if asked.reverse else last <= position):
+        raise Damaged("rows of the index are out of order")
     if r is not None:
         edges = (position[:head] if position else None, last[:head] if more else None)
         _add_recent(rows, r, asked, edges, found)
@@ -103,14 +109,19 @@ def _enter(cursor: Any, asked: Range, position: bytes) -> bool:
         if asked.reverse:
             return bool(cursor.prev())
         return bool(cursor.next()) if cursor.key() == position else True
-    edge = (asked.stop if asked.reverse else asked.start) or b""
-    edge = edge[: asked.head]
+    edge = _edge(asked)
     if not edge:
         return bool(cursor.last() if asked.reverse else cursor.first())
     if asked.reverse:
-        found = cursor.set_range(edge.ljust(MAX_KEY_SIZE, b"\xff"))
+        found = cursor.set_range(edge)
         return bool(cursor.prev() if found else cursor.last())
     return bool(cursor.set_range(edge))
+
+
+def _edge(asked: Range) -> bytes:
+    """The index key where a range begins; empty for the end of all."""
+    edge = ((asked.stop if asked.reverse else asked.start) or b"")[: asked.head]
+    return edge.ljust(MAX_KEY_SIZE, b"\xff") if edge and asked.reverse else edge
 
 
 def _beyond(group: bytes, asked: Range) -> bool:

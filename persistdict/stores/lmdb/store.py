@@ -21,12 +21,13 @@ from persistdict.stores.lmdb.closed import CLOSED
 from persistdict.stores.lmdb.compact import compact
 from persistdict.stores.lmdb.engine import TIMEOUT
 from persistdict.stores.lmdb.environment import MUCH, open_environment
+from persistdict.stores.lmdb.integrity import Integrity
 from persistdict.stores.lmdb.mounts import check_filesystem
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
 from persistdict.stores.lmdb.scankeys import scan_by_key
-from persistdict.stores.lmdb.upkeep import check_entries, expire_entries, write_access_times
+from persistdict.stores.lmdb.upkeep import expire_entries, write_access_times
 from persistdict.stores.lmdb.writing import Writing
 
 __all__ = ["LmdbStore"]
@@ -37,7 +38,7 @@ MAX_TOUCHED = 1 << 16
 _prefix = PREFIX.unpack_from
 
 
-class LmdbStore(Writing, Store):
+class LmdbStore(Writing, Integrity, Store):
     """A handle on the entries in one folder.
 
     Args:
@@ -250,9 +251,6 @@ class LmdbStore(Writing, Store):
 
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         return expire_entries(self, budget, after)
-
-    def check(self, budget: int, after: bytes = b"") -> tuple[list[str], bytes | None]:
-        return check_entries(self, budget, after)
 
     def backup(self, path: str) -> int:
         return back_up(self, path)
