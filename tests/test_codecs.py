@@ -1546,3 +1546,11 @@ def test_planted_garbage_reads_as_damage_through_every_method(blob, tag, chance)
             warnings.simplefilter("ignore", DamagedEntryWarning)
             assert ("good", 1) in list(d.items())
             assert d.copy()["good"] == 1
+
+
+@pytest.mark.parametrize("byte", [b"\x81", b"\x91", b"\xdc", b"\xdf"])
+def test_the_bytes_of_an_array_are_not_taken_for_nesting(byte):
+    """Whatever they are, and whatever is around the array."""
+    array = numpy.frombuffer(byte * 400, dtype="u1")
+    for value in ((array,), ((array, array),), {1: (array,)}, [{"a": ({2: array},)}], (bytearray(byte * 400),)):
+        assert repr(CODEC.decode(*CODEC.encode(value))) == repr(value)

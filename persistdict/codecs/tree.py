@@ -217,23 +217,27 @@ class Tree:
         try:
             calls.level += 1
             data = bytes(data)
-            if nests_too_deep(data, calls.level):
-                raise DecodeError("the entry nests deeper than any that is ever written")
             if code == REGISTERED:
                 return self._registered(data)
             decode = DECODERS.get(code)
             if decode is None:
                 raise DecodeError(f"the entry holds the unknown extension {code}")
-            return decode(data, self.unpack)
+            return decode(data, self._unpack_within)
         except BaseException as error:
             calls.error = error
             raise
         finally:
             calls.level -= 1
 
+    def _unpack_within(self, data: bytes) -> Any:
+        """Unpack what is within an extension. What others hold, such as arrays, is no MessagePack and not looked at."""
+        if nests_too_deep(data, self._calls.level):
+            raise DecodeError("the entry nests deeper than any that is ever written")
+        return self.unpack(data)
+
     def _registered(self, data: bytes) -> Any:
         """The instance of a registered type that `data` stands for."""
-        name, parts = self.unpack(data)
+        name, parts = self._unpack_within(data)
         known = self._decoders.get(name)
         if known is None:
             raise DecodeError(f"the entry holds a {str(name)[:100]!r}, which is not registered with this codec")
