@@ -400,7 +400,7 @@ def reopening(folder: str) -> None:
             thread.start()
         unlocked = 0
         try:
-            for _ in range(rounds(1000)):
+            for _ in range(rounds(400)):
                 handles[0].close()
                 handles[0] = PersistDict(folder, background_thread="disabled")
                 assert handles[0][1] == [1]
