@@ -3,13 +3,19 @@
 PERSISTDICT_ROUNDS=10 does ten times as much of everything; PERSISTDICT_SEED repeats what was drawn.
 """
 
+import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from drivers.running import rounds, run_driver
+from drivers.running import outcome_of, rounds, run_driver
 from drivers.steps import OPERATIONS
 from drivers.workload import FAULTS
+
+from persistdict import PersistDict, PersistDictError
+from persistdict.stores.lmdb.drain import write_directly
+from persistdict.stores.lmdb.transaction import ClearingTransaction
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")
 
@@ -116,3 +122,51 @@ def test_a_process_ends_cleanly_whatever_its_threads_are_doing(tmp_path):
             range(rounds(20)),
         )
         assert len(list(ends)) == rounds(20)
+
+
+def dying(folder, moment, change):
+    """Do a change of the data in a process that is killed at this function of drain.py."""
+    from persistdict.stores.lmdb import drain
+
+    def work():
+        setattr(drain, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        change(PersistDict(folder, background_thread="disabled"))
+
+    assert outcome_of(work, PersistDictError) == "SIGKILL"
+
+
+def test_a_large_batch_whose_process_dies_before_its_last_step_takes_no_numbers_from_others(tmp_path):
+    """It is there, for every way of reading; and what is written next is another entry than those of the batch."""
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        d.update(a=1, b=2)
+    many = {f"many {n}": n for n in range(600)}
+    dying(tmp_path / "d", "_remove_mark", lambda d: d.update(many))
+    expected = {"a": 1, "b": 2, **many}
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        assert dict(d) == expected and len(d) == len(expected) == len(list(reversed(d)))
+        d["new"] = 3
+        assert list(d.items()) == [*expected.items(), ("new", 3)]
+        d.flush()
+        assert list(d.items()) == [*expected.items(), ("new", 3)]
+        assert len({d.entry(key).version for key in d}) == 603
+        assert d.verify().ok
+
+
+def test_a_clear_on_a_full_disk_whose_process_dies_is_done_or_not(tmp_path):
+    """Recent writes that were made before are void if the data were cleared; what is written next is not."""
+
+    def clear(d):
+        clearing = lambda txn, number: ClearingTransaction(d._store, txn, number).clear()  # noqa: E731
+        write_directly(d._store, clearing, void=True)
+
+    for moment, left in [("_remove_all", {}), ("_set_void_mark", {"a": 1, "b": 2, "recent": 3})]:
+        folder = tmp_path / moment
+        with PersistDict(folder, background_thread="disabled") as d:
+            d.update(a=1, b=2)
+            d.flush()
+            d["recent"] = 3
+            dying(folder, moment, clear)
+            d["new"] = 4
+            d.flush()
+            assert dict(d) == {**left, "new": 4} and len(d) == len(left) + 1
+            assert d.verify().ok

@@ -11,6 +11,7 @@ opened as after a new start of the machine: with another boot id. See survivors.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import random
 import shutil
@@ -53,7 +54,8 @@ FAULTS = {
 
 
 def write_all(folder: str, journals: str, plans: list[Plan], durability: str, fault: str) -> None:
-    """Carry out the plans, each in a thread, for ever."""
+    """Carry out the plans, each in a thread, for ever; or until SIGBUS, by which a map ends on a disk that was cut."""
+    faulthandler.disable()
     threads = [
         threading.Thread(target=write, args=(folder, f"{journals}{plan.writer}", plan, durability, fault))
         for plan in plans
@@ -217,6 +219,7 @@ class Cuts:
         ]
         time.sleep(0.25 * self.draw.random() ** 2 if young else self.draw.uniform(0.1, LONGEST[self.durability]))
         cut = time.monotonic_ns()
+        assert not any(os.waitpid(pid, os.WNOHANG)[0] for pid in writers), "a writer died before the cut"
         self.disk.cut()
         time.sleep(self.draw.choice([0, 0, 0.01]))
         kill([*writers, flusher])

@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
 from zlib import crc32
@@ -25,13 +26,13 @@ from zlib import crc32
 import lmdb
 
 from persistdict.errors import CorruptEntryError, DiskFullError
-from persistdict.stores.lmdb.engine import TIMEOUT, raise_nested
+from persistdict.stores.lmdb.engine import TIMEOUT, MapFull, raise_nested
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.failures import no_space
 from persistdict.stores.lmdb.layout import LAST
 from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, Row, parse_row
 from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, RESIDUE
-from persistdict.stores.lmdb.reserve import RESERVE, look_for_room, refuse_without_room
+from persistdict.stores.lmdb.reserve import RESERVE, find_room, look_for_room
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Place, Rows
 
 __all__ = ["Recent", "apply_recent", "drain", "environment_of", "is_taken", "recent_writes", "write_directly"]
@@ -87,7 +88,7 @@ def _drain(rows: Rows, wanted: int | None = None) -> Recent:
     if found:
         try:
             if not all(_is_deletion(*item) for item in found):
-                refuse_without_room(env, sum(len(raw) for _, raw in found))
+                find_room(env, sum(len(raw) for _, raw in found))
             stuck = env.data.write(apply_recent, rows, found, number)
         except (lmdb.Error, DiskFullError) as error:
             env.pending += pending
@@ -232,17 +233,15 @@ def write_directly(rows: Rows, work: Callable[[Any, int], T], *, void: bool = Fa
 def _with_nothing_recent(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, int]:
     if not void:
         _drain(rows)
-        refuse_without_room(rows.env, RESERVE)
+        find_room(rows.env, RESERVE)
     return rows.env.recent.alone(_change, rows, work, void, timeout=rows.timeout)
 
 
 def _change(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, int]:
     env = rows.env
-    if void:
-        commit = env.recent.write(_set_void_mark, rows.base) + 1
-    else:
-        commit = env.recent.write(_set_mark, _drain_the_rest(rows)) + 1
-    number = rows.base + commit
+    set_mark = partial(_set_void_mark, base=rows.base) if void else partial(_set_mark, stuck=_drain_the_rest(rows))
+    mark = env.recent.write_urgently(set_mark)
+    number = rows.base + mark  # not that of what follows: if this process dies, another writes under that number
 
     def change(d: Any) -> T:
         done = work(d, number)
@@ -256,10 +255,15 @@ def _change(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, i
         if void:
             finish = _remove_all
     finally:
-        env.recent.write(finish)
+        try:
+            env.recent.write_urgently(finish)
+        except (MapFull, DiskFullError):
+            if finish is not _remove_mark:
+                raise
+            # Else the next drain takes the mark away, and until then nothing is cached.
     look_for_room(env)
-    env.durable = max(env.durable, number)
-    return done, commit
+    env.durable = max(env.durable, number + 1)
+    return done, mark + 1
 
 
 def _drain_the_rest(rows: Rows) -> Recent:
@@ -277,7 +281,7 @@ def _set_mark(r: Any, stuck: Recent) -> int:
 
 def _set_void_mark(r: Any, base: int) -> int:
     """Note the number from which on, if the data have it, what is here is void; gives the id."""
-    r.put(MARK, _NUMBER.pack(base + r.id() + 1))
+    r.put(MARK, _NUMBER.pack(base + r.id()))
     return int(r.id())
 
 

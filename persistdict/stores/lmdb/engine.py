@@ -155,6 +155,14 @@ class Engine:
         except lmdb.MapFullError as error:
             raise MapFull(self) from error
 
+    def write_urgently(self, work: Callable[..., T], *args: Any) -> T:
+        """`write` for deletions and marks: they go on when the disk is full."""
+        try:
+            return self.write(work, *args)
+        except MapFull:
+            self._resize(grow=True, urgent=True)
+            return self.write(work, *args)
+
     def hold_patiently(self, timeout: float | None = None) -> None:
         """Take the gate's lock, behind the thread lock; `free` gives it back."""
         patience = None

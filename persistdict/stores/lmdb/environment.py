@@ -38,7 +38,7 @@ __all__ = ["MUCH", "Environment", "open_environment"]
 
 T = TypeVar("T")
 
-MUCH = 16 << 20  # bytes of recent writes at which a writer drains them itself
+MUCH = 4 << 20  # bytes of recent writes at which a writer drains them itself
 FILES = (files.DATA, files.LOCK)
 
 

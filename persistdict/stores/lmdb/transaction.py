@@ -109,7 +109,7 @@ class DirectTransaction(_Counting):
         self._d.put(name.encode(), text.encode(), db=self._rows.meta)
 
     def id(self) -> int:
-        return self._number - self._rows.base
+        return self._number - self._rows.base + 1  # the mark is taken away by the transaction after it
 
 
 class ClearingTransaction(DirectTransaction):
