@@ -148,8 +148,8 @@ class LmdbLean(Library):
 class Shelf:
     """A dict on LMDB as one usually writes it."""
 
-    def __init__(self, path: str) -> None:
-        self.env = lmdb.open(path, map_size=MAP_SIZE, sync=True)
+    def __init__(self, path: str, *, sync: bool = True) -> None:
+        self.env = lmdb.open(path, map_size=MAP_SIZE, sync=sync)
         self.close = self.env.close
 
     def __getitem__(self, key: str) -> Any:
@@ -194,6 +194,14 @@ class LmdbUsual(Library):
 
     def open(self, path: Path, *, upkeep: bool = False) -> None:
         self.store = Shelf(str(path))
+
+
+class LmdbUnsynced(Library):
+    name = "lmdb, sync=False"
+    durability = "raw lmdb with sync=False: never synced, and a power cut may leave nothing that can be read"
+
+    def open(self, path: Path, *, upkeep: bool = False) -> None:
+        self.store = Shelf(str(path), sync=False)
 
 
 class DiskCache(Library):
@@ -277,6 +285,7 @@ def libraries() -> list[Library]:
         Ours(commit=True),
         LmdbLean(),
         LmdbUsual(),
+        LmdbUnsynced(),
         DiskCache(),
         Sqlite(),
         Rocks(),

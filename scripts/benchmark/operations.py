@@ -165,6 +165,7 @@ def measure(folder: Path, label: str, size: int, seconds: float, box: float) -> 
         _run_round(rounds, samples, rng)
     for one in rounds:
         one.library.close()
+    for one in rounds:
         remove(folder / one.library.name)
     gc.unfreeze()
     return samples

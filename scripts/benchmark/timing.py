@@ -68,4 +68,6 @@ class Deadline:
 
 def short(number: float) -> str:
     """About three digits."""
+    if number < 0.1:
+        return f"{number:.3f}"
     return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:,.0f}"

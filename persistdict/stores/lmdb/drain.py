@@ -97,7 +97,8 @@ def _drain(rows: Rows, wanted: int | None = None) -> Recent:
             raise
     env.presence.check()  # nothing counts as durable in files that are gone; so behind the writing
     if found:
-        _take_away(rows, [item for item in found if item not in stuck])
+        if stuck or not _take_all_away(rows, number):
+            _take_away(rows, [item for item in found if item not in stuck])
         look_for_room(env)
     env.durable = max(env.durable, number)
     return stuck
@@ -179,6 +180,25 @@ def _apply_row(d: Any, rows: Rows, key: bytes, raw: bytes) -> None:
 def is_taken(rows: Rows, d: Any, row: Row, place: Place | None) -> bool:
     """Whether the number of a recent write, which has no checksum, is that of an entry of another key."""
     return (place is None or place.slot[0] != row.seq) and d.get(row.seq, None, rows.e) is not None
+
+
+def _take_all_away(rows: Rows, number: int) -> bool:
+    """Remove all recent writes, if nobody has written since the snapshot of that number. Tells whether it did."""
+    env = rows.env
+
+    def work(r: Any) -> bool:
+        if rows.base + r.id() != number + 1:
+            return False
+        base = r.get(BASE)
+        assert env.recent.raw is not None
+        r.drop(env.recent.raw.open_db(txn=r), delete=False)
+        r.put(BASE, base)
+        return True
+
+    done = env.recent.update_urgently(work)
+    if done:
+        env.settled = number + 1 - rows.base
+    return done
 
 
 def _take_away(rows: Rows, found: Recent) -> None:
