@@ -194,7 +194,9 @@ def _make(folder: str, path: str, base: bytes) -> None:
             txn.put(BASE, base)
         raw.close()  # nobody else can know of it
         if _is_written_through_map(folder):
-            give_room(os.path.join(made, DATA), FIRST_ROOM)
+            file = os.path.join(made, DATA)
+            used = os.path.getsize(file)
+            give_room(file, FIRST_ROOM - used, used, fill=True)
         if os.path.lexists(path):
             os.rename(path, os.path.join(new, "old"))
         os.rename(made, path)
@@ -215,7 +217,7 @@ def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
         return
     path = os.path.join(os.fsdecode(raw.path()), DATA)
     try:
-        size = _make_room(path, size)
+        size = _make_room(path, raw.info()["map_size"], size)
     except DiskFullError:
         size = os.stat(path).st_size
         if not urgent or size <= raw.info()["map_size"]:
@@ -226,13 +228,13 @@ def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
         change_nothing(txn)
 
 
-def _make_room(path: str, size: int) -> int:
+def _make_room(path: str, before: int, size: int) -> int:
     """Give the file room for a map of that size or, as every growth costs the pages their places, twice as much."""
     try:
-        give_room(path, 2 * size + RESERVE, spare=2 * size)
+        give_room(path, 2 * size + RESERVE - before, before, spare=2 * size, fill=True)
         return 2 * size
     except DiskFullError:
-        give_room(path, size + RESERVE, spare=size)
+        give_room(path, size + RESERVE - before, before, spare=size, fill=True)
         return size
 
 

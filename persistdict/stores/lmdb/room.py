@@ -16,6 +16,7 @@ from persistdict.stores.lmdb.mounts import filesystem_under
 
 __all__ = ["can_be_promised", "free_space", "give_room", "keep_room"]
 
+CHUNK = 1 << 20  # bytes
 PROMISING = ("ext2", "ext3", "ext4", "xfs", "tmpfs")
 
 
@@ -46,19 +47,24 @@ def keep_room(path: str, size: int, start: int = 0) -> bool:
     return True
 
 
-def give_room(path: str, size: int, start: int = 0, *, spare: int = 0) -> None:
+def give_room(path: str, size: int, start: int = 0, *, spare: int = 0, fill: bool = False) -> None:
     """Give a file `size` bytes of blocks from `start` on. Raises DiskFullError, or OSError.
 
     Where the file system cannot do it, the C library does by writing: nobody else may write there meanwhile.
 
     Args:
         spare: so many bytes must still be free on the disk afterwards.
+        fill: write zeros there, for a file that will be written through its map: to touch a page of it for the first
+            time then costs a twentieth.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         if spare and free_space(path) < start + size - os.fstat(fd).st_blocks * 512 + spare:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.posix_fallocate(fd, start, size)
+        if fill:
+            for at in range(start, start + size, CHUNK):
+                os.pwrite(fd, bytes(min(CHUNK, start + size - at)), at)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             text = "this process may not make a file larger (ulimit -f)"
