@@ -204,7 +204,7 @@ class LmdbStore(Writing, Integrity, Store):
         return place is not None and self.alive(d, place, self.clock())
 
     def last(self, *, values: bool = True) -> Record | None:
-        if self.env.pending > MUCH >> 6:
+        if self.env.pending > MUCH >> 8:
             # else a loop that removes the newest would pass over ever more that is gone already
             with contextlib.suppress(DiskFullError):
                 self.sync()
