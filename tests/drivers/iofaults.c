@@ -203,14 +203,20 @@ int fsync(int fd) {
     WHOLE(judge_fd(FSYNC, fd), real(fd))
 }
 
+/* A file that has that size already is not changed, and no disk is asked. */
+static enum verdict judge_cut(int fd, off64_t size) {
+    struct stat status;
+    return !fstat(fd, &status) && status.st_size == size ? GO : judge_fd(FTRUNCATE, fd);
+}
+
 int ftruncate(int fd, off_t size) {
     REAL(int, "ftruncate", int, off_t);
-    WHOLE(judge_fd(FTRUNCATE, fd), real(fd, size))
+    WHOLE(judge_cut(fd, size), real(fd, size))
 }
 
 int ftruncate64(int fd, off64_t size) {
     REAL(int, "ftruncate64", int, off64_t);
-    WHOLE(judge_fd(FTRUNCATE, fd), real(fd, size))
+    WHOLE(judge_cut(fd, size), real(fd, size))
 }
 
 int rename(const char *from, const char *to) {
@@ -257,6 +263,14 @@ static int flags_for(const char *path, int flags) {
     return flags;
 }
 
+/* Opening may make a file, and that fails. What is there can still be opened on a disk that fails for ever. */
+static int may_make(const char *path, int flags) {
+    int saved = errno;
+    int makes = (flags & O_CREAT) && !(control && control->sticky && !access(path, F_OK));
+    errno = saved;
+    return makes;
+}
+
 #define OPENING(...)                                                                                                  \
     mode_t mode = 0;                                                                                                  \
     if (flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY))) {                                                             \
@@ -266,7 +280,7 @@ static int flags_for(const char *path, int flags) {
         va_end(rest);                                                                                                 \
     }                                                                                                                 \
     flags = flags_for(path, flags);                                                                                   \
-    WHOLE(flags & O_CREAT ? judge(OPEN, path) : GO, __VA_ARGS__)
+    WHOLE(may_make(path, flags) ? judge(OPEN, path) : GO, __VA_ARGS__)
 
 int open(const char *path, int flags, ...) {
     REAL(int, "open", const char *, int, ...);

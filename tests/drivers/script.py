@@ -16,7 +16,7 @@ from persistdict.errors import StoreError
 LARGE = "large" * 20_000
 OPTIONS: dict[str, dict[str, Any]] = {
     "commit": {"durability": "commit", "background_thread": "disabled"},
-    "interval": {"durability": "interval", "sync_interval": 0.02},
+    "interval": {"durability": "interval", "sync_interval": 1e-4, "background_thread": "disabled"},  # writers drain
 }
 
 

@@ -91,10 +91,11 @@ def _drain(rows: Rows, wanted: int | None = None) -> Recent:
                 find_room(env, sum(len(raw) for _, raw in found))
             stuck = env.data.write(apply_recent, rows, found, number)
         except (lmdb.Error, DiskFullError) as error:
-            env.pending += pending
-            if isinstance(error, DiskFullError) or no_space(error, rows.place):
-                _make_room(rows, found)
-            raise
+            full = isinstance(error, DiskFullError) or no_space(error, rows.place)
+            if not full or _make_room(rows, found):
+                env.pending += pending
+                raise
+            found = []
     env.presence.check()  # nothing counts as durable in files that are gone; so behind the writing
     if found:
         if stuck or not _take_all_away(rows, number):
@@ -108,12 +109,17 @@ def _is_deletion(key: bytes, raw: bytes) -> bool:
     return key == MARK or (len(raw) > 9 and bool(raw[9] & GONE))
 
 
-def _make_room(rows: Rows, found: Recent) -> None:
-    """On a full disk: bring the deletions alone into the data, which may free the pages that the rest needs."""
+def _make_room(rows: Rows, found: Recent) -> Recent:
+    """On a full disk: bring the deletions alone into the data, which may free the pages that the rest needs.
+
+    Gives the rest.
+    """
     gone = [item for item in found if item[0] != MARK and _is_deletion(*item)]
     if gone:
         stuck = rows.env.data.write(_apply_rows, rows, gone)
-        _take_away(rows, [item for item in gone if item not in stuck])
+        gone = [item for item in gone if item not in stuck]
+        _take_away(rows, gone)
+    return [item for item in found if item not in gone]
 
 
 def _snapshot(rows: Rows) -> tuple[int, Recent]:

@@ -34,7 +34,7 @@ class Durable(Pair):
             try:
                 self.sync()
                 if size > env.much:
-                    refuse_without_room(env, size)
+                    env.attempt(refuse_without_room, env, size)
             except DiskFullError:
                 if not urgent:
                     raise

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lmdb
 
-from persistdict.errors import DiskFullError, NestedWriteError, StoreError
+from persistdict.errors import DiskFullError, NestedWriteError, PersistDictError, StoreError
 from persistdict.stores.lmdb.failures import translated
 from persistdict.stores.lmdb.gate import Gate, Patience
 from persistdict.stores.lmdb.limits import fits
@@ -123,6 +123,8 @@ class Engine:
         try:
             return self.update(work, *args, timeout=timeout)
         except DiskFullError:
+            if self.raw is None:  # it could not be opened anew
+                raise
             self.resize(grow=True, urgent=True)
             return self.update(work, *args, timeout=timeout)
 
@@ -193,12 +195,17 @@ class Engine:
         assert raw is not None
         try:
             before = raw.info()["map_size"]
-            raw.set_mapsize(0)
+            if not grow or not raw.flags()["writemap"]:
+                raw.set_mapsize(0)
             if grow and raw.info()["map_size"] <= before:
                 self._enlarge(raw, self._larger(before), urgent)
         except lmdb.Error as error:
             self._forget_if_closed(raw)
             raise translated(error, self.place) from error
+        except OSError as error:
+            if isinstance(error, PersistDictError):
+                raise
+            raise StoreError(error.errno, f"the map cannot grow: {error.strerror}", self.place) from error
 
     def _larger(self, size: int) -> int:
         """The size of the next map: twice as large, or what is left of the address space."""

@@ -147,7 +147,12 @@ def _base_row(base: int, belongs_to: tuple[int, int]) -> bytes:
 def _open(path: str) -> lmdb.Environment:
     if not _is_written_through_map(os.path.dirname(path)):
         return find_or_open(path, MAP_SIZE, max_dbs=0, sync=boot_id() is None)
-    raw = find_or_open(path, 0, max_dbs=0, sync=False, writemap=True)
+    try:
+        raw = find_or_open(path, 0, max_dbs=0, sync=False, writemap=True)
+    except lmdb.Error as error:
+        if getattr(error, "code", 0) not in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
+        return find_or_open(path, 0, max_dbs=0, sync=False)  # a failing disk lets it be read at least
     keep_room(os.path.join(path, DATA), raw.info()["map_size"] + RESERVE)
     return raw
 
@@ -215,13 +220,17 @@ def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
     if not raw.flags()["writemap"]:
         raw.set_mapsize(size)
         return
-    path = os.path.join(os.fsdecode(raw.path()), DATA)
+    path, before = os.path.join(os.fsdecode(raw.path()), DATA), raw.info()["map_size"]
+    if os.stat(path).st_size > before + RESERVE:  # somebody else was here
+        raw.set_mapsize(0)
+        return
     try:
-        size = _make_room(path, raw.info()["map_size"], size)
+        size = _make_room(path, before, size)
     except DiskFullError:
         size = os.stat(path).st_size
-        if not urgent or size <= raw.info()["map_size"]:
+        if not urgent or size <= before:
             raise
+    os.truncate(path, size)  # LMDB would do it, and is lost if it fails
     raw.set_mapsize(size)
     keep_room(path, size + RESERVE)
     with raw.begin(write=True) as txn:
