@@ -290,3 +290,19 @@ def test_a_lost_lock_is_taken_again(tmp_path):
                 if words[-4] == str(os.getpid()) and words[-3].endswith(inode)
             }
             assert mine == inodes
+
+
+def test_processes_that_make_the_map_larger_at_once_harm_nothing(tmp_path):
+    """Recent writes begin with a small map; three processes fill it and make it larger, each in its turn."""
+    code = (
+        "import sys; from persistdict import PersistDict\n"
+        "d = PersistDict(sys.argv[1], sync_interval=1e6, background_thread='disabled'); n = int(sys.argv[2])\n"
+        "for i in range(300): d[n, i] = bytes([n]) * (10 * i)"
+    )
+    for round_ in range(3):
+        folder = tmp_path / str(round_)
+        writers = [subprocess.Popen([sys.executable, "-c", code, str(folder), str(n)]) for n in range(3)]
+        assert [writer.wait() for writer in writers] == [0, 0, 0]
+        with PersistDict(folder, **QUIET) as d:
+            assert all(d[n, i] == bytes([n]) * (10 * i) for n in range(3) for i in range(300))
+            assert len(d) == 900 and d.verify().ok

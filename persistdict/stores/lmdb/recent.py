@@ -221,13 +221,14 @@ def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
         raw.set_mapsize(size)
         return
     path, before = os.path.join(os.fsdecode(raw.path()), DATA), raw.info()["map_size"]
-    if os.stat(path).st_size > before + RESERVE:  # somebody else was here
+    now = os.stat(path).st_size
+    if now > before + RESERVE or _is_outgrown(raw):
         raw.set_mapsize(0)
         return
     try:
-        size = _make_room(path, before, size)
+        size = _make_room(path, before, max(size, now))
     except DiskFullError:
-        size = os.stat(path).st_size
+        size = now
         if not urgent or size <= before:
             raise
     os.truncate(path, size)  # LMDB would do it, and is lost if it fails
@@ -235,6 +236,15 @@ def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:
     keep_room(path, size + RESERVE)
     with raw.begin(write=True) as txn:
         change_nothing(txn)
+
+
+def _is_outgrown(raw: lmdb.Environment) -> bool:
+    """Whether others have made the map larger and used that: then what is behind our map must not be touched."""
+    try:
+        raw.begin().abort()
+    except lmdb.MapResizedError:
+        return True
+    return False
 
 
 def _make_room(path: str, before: int, size: int) -> int:
