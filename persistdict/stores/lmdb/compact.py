@@ -3,6 +3,7 @@
 Under the locks of the data, so that nothing changes them meanwhile (recent writes go on), and while no other process
 has the store open: each that has holds a share of a lock (USERS), which is claimed here. Steps:
 
+0. Drain: what was deleted recently takes no space in the copy.
 1. The recent writes belong to a data.mdb by its device and inode; see to it that they name the present one.
 2. Copy it into a new folder, and sync.
 3. Under the lock of the recent writes too: let go of the data, see that no stranger has them open, note in the copy
@@ -26,7 +27,7 @@ import lmdb
 from persistdict.errors import DiskFullError, PersistDictError, StoreError, Unsupported
 from persistdict.stores.lmdb import layout, registry
 from persistdict.stores.lmdb.copying import copy_compacted
-from persistdict.stores.lmdb.drain import environment_of
+from persistdict.stores.lmdb.drain import drain, environment_of
 from persistdict.stores.lmdb.engine import raise_not_open
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.folder import DATA, LOCK, NEW, identity, remove_leftovers, sync_folder
@@ -53,6 +54,7 @@ def compact(rows: Rows, timeout: float) -> int:
     if sys.platform == "win32":
         raise Unsupported("Windows does not exchange files that are in use; open a backup instead")
     env = environment_of(rows)
+    drain(rows)
     attempt, patience = 0, None
     while True:
         try:

@@ -70,6 +70,7 @@ RESERVED = 1  # rows that are no entries; the mark would be another
 PREFIX = "recent-"
 MAP_SIZE = 1 << 30
 FIRST_ROOM = 256 << 10  # bytes of the map, to begin with, of a file that is written through it
+LARGE = 4 << 20  # bytes of the map
 RESERVE = 64 << 10  # bytes that the file has more than its map: for deletions on a full disk
 _BASE = struct.Struct("<QQQ")
 
@@ -249,9 +250,10 @@ def _is_outgrown(raw: lmdb.Environment) -> bool:
 
 def _make_room(path: str, before: int, size: int) -> int:
     """Give the file room for a map of that size or, as every growth costs the pages their places, twice as much."""
+    more = size if size > LARGE else 2 * size
     try:
-        give_room(path, 2 * size + RESERVE - before, before, spare=2 * size, fill=True)
-        return 2 * size
+        give_room(path, more + RESERVE - before, before, spare=more, fill=True)
+        return more
     except DiskFullError:
         give_room(path, size + RESERVE - before, before, spare=size, fill=True)
         return size
