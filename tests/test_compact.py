@@ -283,6 +283,7 @@ def test_ctrl_c_at_any_moment_of_it_leaves_everything_in_order(tmp_path):
         "    except KeyboardInterrupt:\n        stopped += 1\n"
         "    assert d['count'] == n\n    d['count'] = n + 1\n    assert d['count'] == n + 1\n"
         "    if n % 10 == 0: d.flush()\n"
+        "[thread.join(10) for thread in threading.enumerate() if thread is not threading.main_thread()]\n"
         "assert threading.active_count() == 1\nd.flush()\nd.compact()\n"
         "print(stopped, *sorted(os.listdir(sys.argv[1]))[:-1])\nd.close()"
     )
