@@ -17,7 +17,7 @@ __all__ = ["RESERVE", "find_room", "look_for_room", "refuse_without_room"]
 
 RESERVE = 256 << 10  # bytes behind the last page of the data, at least, that are for deletions only
 AMPLE = 64 << 20  # bytes free on a disk that is not nearly full
-PLENTY = 4 << 20  # bytes of free pages that are very many
+MANY = 8  # where more than this part of the file is free, some free pages lie together
 LEAST = 32 << 10  # bytes of pages that any change copies
 SHARE = 256  # of the data, so much more: a `clear` lists all pages
 
@@ -38,14 +38,13 @@ def refuse_without_room(env: Environment, needed: int) -> None:
     """Raise DiskFullError if so many bytes would use what is kept for deletions.
 
     They would not if they fit into free pages of the file; and should they not, since those do not lie together, what
-    is behind the last page is enough, and enough is left of it. Of very many free pages some will lie together.
+    is behind the last page is enough, and enough is left of it. Of many free pages some will lie together.
     """
     if not env.scarce:
         return
-    needed += LEAST
-    inside, used = _free_inside(env), _used(env)
-    left = env.roomy - used - needed
-    if inside < 2 * needed or (left < _reserve(used) // 2 and inside < max(PLENTY, 32 * needed)):
+    inside, used = _free_inside(env) - 2 * LEAST, _used(env)
+    left = env.roomy - used - needed - LEAST
+    if inside < 2 * needed or (left < _reserve(used) // 2 and inside < max(used // MANY, 8 * needed)):
         raise disk_full(env.folder)
 
 
