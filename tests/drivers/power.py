@@ -27,7 +27,7 @@ from typing import Any
 from drivers import shim
 from drivers.disks import Disk, keep_mounts_private
 from drivers.numbered import Journal, Plan, perform
-from drivers.running import WATCHDOG, ask_child, die_with_parent, finish, preload, seed, verify_copies
+from drivers.running import WATCHDOG, ask_child, die_with_parent, finish, hush, preload, seed, verify_copies
 from drivers.survivors import Findings, judge
 
 from persistdict import PersistDict
@@ -56,6 +56,7 @@ FAULTS = {
 def write_all(folder: str, journals: str, plans: list[Plan], durability: str, fault: str) -> None:
     """Carry out the plans, each in a thread, for ever; or until SIGBUS, by which a map ends on a disk that was cut."""
     faulthandler.disable()
+    hush()  # after the cut, what could not be made durable is logged
     threads = [
         threading.Thread(target=write, args=(folder, f"{journals}{plan.writer}", plan, durability, fault))
         for plan in plans
