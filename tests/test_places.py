@@ -12,7 +12,7 @@ import tempfile
 import time
 
 import pytest
-from drivers.running import run_driver
+from drivers.running import ask_child, run_driver
 
 from persistdict import BusyError, OpenError, PersistDict, ReadOnlyError, ReadOnlyWarning, StoreError, StoreGoneError
 from persistdict.maintenance import check_all
@@ -178,18 +178,13 @@ def test_a_forked_child_does_not_open_what_is_not_the_store(tmp_path, loss):
         d.flush()
         LOSSES[loss](tmp_path / "d")
         before = sorted(str(path) for path in tmp_path.rglob("*"))
-        pid = os.fork()
-        if pid == 0:
-            signal.alarm(60)
-            try:
-                for _ in range(2):
-                    with contextlib.suppress(StoreGoneError):
-                        d["k"]
-                        os._exit(2)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+        def read_twice():
+            for _ in range(2):
+                with pytest.raises(StoreGoneError):
+                    d["k"]
+
+        ask_child(read_twice)
         assert sorted(str(path) for path in tmp_path.rglob("*")) == before
         with pytest.raises(StoreGoneError):
             d.close()
@@ -203,20 +198,15 @@ def test_a_forked_child_opens_the_store_that_took_the_place(tmp_path, loss):
         d["k"] = 1
         d.flush()
         LOSSES[loss](tmp_path / "d")
-        pid = os.fork()
-        if pid == 0:
-            signal.alarm(60)
-            try:
-                with PersistDict(tmp_path / "d", **QUIET) as new:
-                    assert new.get("k") == ("other" if loss == "data.mdb replaced" else None)
-                    new["child"] = 1
-                    with contextlib.suppress(StoreGoneError):
-                        d["k"]
-                        os._exit(2)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+        def open_the_new():
+            with PersistDict(tmp_path / "d", **QUIET) as new:
+                assert new.get("k") == ("other" if loss == "data.mdb replaced" else None)
+                new["child"] = 1
+                with pytest.raises(StoreGoneError):
+                    d["k"]
+
+        ask_child(open_the_new)
         with pytest.raises(StoreGoneError):
             d.close()
     with PersistDict(tmp_path / "d", **QUIET) as d:

@@ -54,8 +54,8 @@ def give_room(path: str, size: int, start: int = 0, *, spare: int = 0, fill: boo
 
     Args:
         spare: so many bytes must still be free on the disk afterwards.
-        fill: write zeros there, for a file that will be written through its map: to touch a page of it for the first
-            time then costs a twentieth.
+        fill: write zeros there, for a file that will be written through its map: a page is then cheaper to touch for
+            the first time.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
