@@ -9,14 +9,11 @@ Python frames. How a copy in the front is validated is said in front.py.
 
 from __future__ import annotations
 
-import _thread
-import atexit
 import contextlib
 import os
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from datetime import timedelta
 from itertools import islice
@@ -30,17 +27,17 @@ from persistdict.errors import (
     ClosedError,
     DamagedEntryWarning,
     MismatchError,
-    PersistDictError,
     ReadOnlyWarning,
 )
 from persistdict.front import Front
 from persistdict.keys import MAX_KEY_SIZE
+from persistdict.lifecycle import CLOSED, Unopened, close_store, finalizer_of, watch
 from persistdict.log import Log
-from persistdict.maintenance import Keeper, expire_all, keeper_of
-from persistdict.options import Options, make_store, number, seconds
-from persistdict.reports import Quarantined, Report
+from persistdict.maintenance import keeper_of
+from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
 from persistdict.store import ABSENT, Item, Receipt, Record, Store, Transaction
+from persistdict.upkeep import Upkeep
 
 __all__ = ["PersistDict"]
 
@@ -73,7 +70,7 @@ _repr = Repr()
 _repr.maxstring = _repr.maxother = 60
 
 
-class PersistDict(MutableMapping[K, V], Generic[K, V]):
+class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
     """A dictionary on disk that any number of threads, handles and processes share.
 
     It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the
@@ -182,13 +179,13 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         self._fast_type = str if self._keys.plain else None  # keys of exactly this type are encoded in place
         self._confirms = options.durability == "commit"
         self._write_lock = threading.RLock()
-        self._store = cast(Store, _Unopened(self))
+        self._store = cast(Store, Unopened(self))
         self._finalizer: Any = None
-        _handles[id(self)] = self
+        watch(self)
 
     def _open(self) -> None:
         with self._write_lock:
-            if not isinstance(self._store, _Unopened):
+            if not isinstance(self._store, Unopened):
                 return
             store = make_store(self._options)
             try:
@@ -202,8 +199,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
             except BaseException:
                 store.close()
                 raise
-            self._finalizer = weakref.finalize(self, _close_collected, store, self._log, keeper_of(store))
-            self._finalizer.atexit = False  # see `_settle_at_exit`
+            self._finalizer = finalizer_of(self, store)
             self._store = store
         self._log.info(f"opened {store.place}")
         if store.damage:
@@ -216,7 +212,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
 
     def _opened(self) -> Store:
         """The store itself, opened if it was not yet."""
-        if isinstance(self._store, _Unopened):
+        if isinstance(self._store, Unopened):
             self._open()
         return self._store
 
@@ -248,13 +244,13 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         upkeep in the background failed and nobody was told yet.
         """
         store, finalizer = self._store, self._finalizer
-        if isinstance(store, _Unopened):
-            self._store = _CLOSED
+        if isinstance(store, Unopened):
+            self._store = CLOSED
             return
         if finalizer is not None and finalizer.detach():
             keeper = keeper_of(store)
             try:
-                _close_store(store, self._log, wait=True)
+                close_store(store, self._log, wait=True)
             finally:
                 self._front.clear()
                 self._log.info("closed")
@@ -654,7 +650,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     def __repr__(self) -> str:
         """The first few entries, abbreviated."""
         label = f"{type(self).__name__}({self._options.path!r}"
-        if isinstance(self._store, _Unopened):
+        if isinstance(self._store, Unopened):
             return f"{label}, not open)"
         try:
             shown = [f"{_repr.repr(key)}: {_repr.repr(value)}" for key, value in islice(self.items(), _SHOWN)]
@@ -719,114 +715,6 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
         new._set_pairs(_pairs(other, {}), self._ttl)
         return new
 
-    # Upkeep
-
-    def expire(self) -> int:
-        """Remove all entries that are over, now. Returns how many.
-
-        They are absent for every reader anyway; this frees their space. Raises MaintenanceError if upkeep in the
-        background failed since the last call.
-        """
-        store = self._opened()
-        keeper_of(store).raise_error()
-        return expire_all(store)
-
-    def flush(self) -> None:
-        """Make durable what was written before, through whatever handle or process; and note the access times.
-
-        Raises StoreError or DiskFullError if that fails: then it is all still there, and is tried again. Raises
-        MaintenanceError if upkeep in the background failed since the last call.
-        """
-        store = self._opened()
-        store.sync()
-        keeper_of(store).raise_error(synced=True)
-        store.flush_touched(store.clock())
-
-    def backup(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
-        """Make a copy on disk that holds everything as it is at one moment; reads and writes go on meanwhile.
-
-        The copy is a store like this one: `PersistDict(path, ...)` opens it, with the same codec and key options. It
-        is made beside `path` and moved there when it is whole and on the disk, so a backup is there or it is not. If
-        it fails, by a full disk or Ctrl-C, nothing is left behind (a process that is killed may leave a folder
-        `.persistdict-backup-*`, which can be removed).
-
-        Do not copy the files of an open dictionary by other means (cp, shutil.copytree): such a copy is torn, and to
-        read its lock files takes away the locks of the process that does it.
-
-        Args:
-            path: a folder that is new or empty, outside of this dictionary's; missing parents are made.
-
-        Returns the size of the copy in bytes. Takes time and space in proportion to it. Space that is freed by writes
-        meanwhile can be used again only when the copy is done.
-
-        Raises TargetExistsError, DiskFullError, StoreError; CorruptEntryError if a write of the last moments is
-        damaged; Unsupported for a dictionary in memory.
-        """
-        return self._opened().backup(os.fsdecode(path))
-
-    def compact(self, *, timeout: float = 0.0) -> int:
-        """Give the space that deleted and overwritten entries have left back to the file system.
-
-        Without this the space is kept for new entries, and the file never shrinks. A compacted copy is made and takes
-        the place of the data by one rename: whatever kills the process, or the power, leaves the old or the new, and
-        nothing is lost. Reads and small writes go on meanwhile, also through other handles of this process; large
-        writes, and whoever opens the dictionary, wait. The copy needs as much space as it will take.
-
-        Args:
-            timeout: seconds to wait until no other process has the dictionary open; 0 for not at all.
-
-        Returns how many bytes smaller the data became. The file of recent writes, some megabytes, is left as it is.
-        Mappings of lmdb-dict that this process has on the same folder must be opened anew.
-
-        Raises BusyError, which names a process that has it open, DiskFullError, StoreError; then nothing was changed.
-        Unsupported for a dictionary in memory, and on Windows (open a backup instead).
-        """
-        return self._opened().compact(number("timeout", timeout, at_least=0))
-
-    def verify(
-        self,
-        *,
-        repair: bool = False,
-        pages: bool = False,
-        resume: bytes = b"",
-        progress: Callable[[int, int], object] | None = None,
-    ) -> Report:
-        """Examine every entry, and everything that leads to one, for damage; and mend it if asked.
-
-        Without `repair` nothing is changed. The pass goes in small steps, and neither readers nor writers wait for it.
-        With `repair`, what others can be made of (the index, deadlines) is made anew; what cannot be read is moved to
-        the quarantine (see `quarantined`), with its bytes, and a warning is logged. Nothing is deleted. If pages of the
-        file are damaged, nothing is written at all: `persistdict.salvage` makes a new store of what can be read.
-
-        Args:
-            repair: mend what is found.
-            pages: afterwards also look at every page of the files, in a child process: about a second for 100 MB, in
-                which nobody can write, nor this process open or close a dictionary.
-            resume: the `position` of a report whose pass was stopped: go on there. Not with `repair`.
-            progress: called after each step with the number of rows that were examined and how many there are; if it
-                returns False, the pass stops, and the report's `position` tells where it can go on, in any process.
-
-        Returns:
-            What was found and done; `report.ok` if nothing is wrong any more.
-
-        Raises CorruptStoreError if the recent writes, which override the rest, cannot be read.
-        """
-        store = self._opened()
-        report = store.verify(repair=repair, pages=pages, resume=resume, progress=progress)
-        if report.quarantined:
-            names = ", ".join(sorted({fault.name for fault in report.faults})[:20])
-            self._log.warning(f"{report.quarantined} damaged rows were moved to the quarantine, concerning: {names}")
-        if report.position is None:
-            keeper_of(store).forget_damage()
-        return report
-
-    def quarantined(self) -> Iterator[Quarantined]:
-        """What `verify(repair=True)` has moved out of the way because it could not be read, oldest first, as raw bytes.
-
-        It takes no part in anything else, survives `clear`, and stays for good.
-        """
-        return self._opened().quarantined()
-
     @property
     def path(self) -> str:
         """The folder or URL."""
@@ -845,7 +733,7 @@ class PersistDict(MutableMapping[K, V], Generic[K, V]):
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._store is _CLOSED or (self._finalizer is not None and not self._finalizer.alive)
+        return self._store is CLOSED or (self._finalizer is not None and not self._finalizer.alive)
 
 
 def _cache(caching: bool | MutableMapping[Any, Any]) -> MutableMapping[Any, Any] | str | None:
@@ -871,95 +759,7 @@ def _pairs(other: Any, kwargs: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
     yield from kwargs.items()
 
 
-class _Unopened:
-    """Stands for the store of a handle that was not opened yet (it came out of a pickle); opens it when used."""
-
-    def __init__(self, owner: PersistDict[Any, Any]) -> None:
-        self._owner = weakref.ref(owner)
-
-    def __getattr__(self, name: str) -> Any:
-        owner = self._owner()
-        if owner is None:
-            raise ClosedError("the dictionary is gone")
-        owner._open()
-        return getattr(owner._store, name)
-
-
-class _ClosedStore:
-    """Stands for the store of a handle that was closed before it was opened."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise ClosedError("this dictionary was closed; open it again with PersistDict(path)")
-
-
-_CLOSED = cast(Store, _ClosedStore())
-
-
 def _restore(cls: type[PersistDict[Any, Any]], options: Options) -> PersistDict[Any, Any]:
     new = cls.__new__(cls)
     new._configure(options)
     return new
-
-
-def _close_store(store: Store, log: Log, wait: bool = False) -> None:
-    """Make durable what was written and let go; `wait` for the end of the background thread, and raise what fails."""
-    try:
-        keeper_of(store).remove(store, wait=wait)
-        error = _flush(store, log)
-    finally:
-        store.close()
-    if wait and error is not None:
-        try:
-            raise error
-        finally:
-            del error  # its traceback leads back to here
-
-
-def _close_collected(store: Store, log: Log, keeper: Keeper) -> None:
-    """Called when a handle is collected.
-
-    The garbage collector may run anywhere, in the middle of a write too. Where this thread holds a lock already,
-    waiting for another one could be for ever; so another thread does it then.
-    """
-    if store.is_entered() or keeper.is_entered():
-        _thread.start_new_thread(_close_store, (store, log))
-    else:
-        _close_store(store, log)
-
-
-@atexit.register
-def _settle_at_exit() -> None:
-    """End upkeep and write what is pending. Nothing is closed: daemon threads may still be using it."""
-    for reference in _handles.valuerefs():
-        handle = reference()
-        if handle is not None and handle._finalizer is not None and handle._finalizer.alive:
-            keeper_of(handle._store).remove(handle._store)
-            _flush(handle._store, handle._log)
-
-
-def _flush(store: Store, log: Log) -> PersistDictError | None:
-    """Make durable what was written, and note the access times. What fails of the first is logged and returned."""
-    try:
-        store.sync()
-    except PersistDictError as error:
-        log.error(f"what was written last could not be made durable yet: {error}")
-        return error
-    try:
-        store.flush_touched(store.clock())
-    except PersistDictError as error:
-        log.warning(f"access times are not noted: {error}")
-    return None
-
-
-_handles: weakref.WeakValueDictionary[int, PersistDict[Any, Any]] = weakref.WeakValueDictionary()
-
-
-def _after_fork_in_child() -> None:
-    for reference in _handles.valuerefs():
-        handle = reference()
-        if handle is not None:
-            handle._write_lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
