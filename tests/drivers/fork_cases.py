@@ -375,9 +375,12 @@ def reopening(folder: str) -> None:
 
     def holds_lock() -> bool:
         inode = f":{os.stat(os.path.join(folder, 'lock.mdb')).st_ino}"
-        with open("/proc/locks") as locks:
-            held = [line.split() for line in locks]
-        return any(words[-4] == str(os.getpid()) and words[-3].endswith(inode) for words in held)
+        for _ in range(20):  # one reading may miss a line while other processes lock; a lock that was lost stays lost
+            with open("/proc/locks") as locks:
+                held = [line.split() for line in locks]
+            if any(words[-4] == str(os.getpid()) and words[-3].endswith(inode) for words in held):
+                return True
+        return False
 
     def child() -> dict[str, int]:
         sys.setswitchinterval(1e-6)
