@@ -121,9 +121,9 @@ def test_the_driver_of_full_disks_notices_a_planted_fault(tmp_path, need, fault)
 
 @pytest.fixture(scope="module", params=DURABILITIES)
 def failed(request, need, tmp_path_factory):
-    """The counts of one in so many calls that were let fail in every way; PERSISTDICT_ROUNDS=10 takes each."""
+    """The counts of one in so many calls that were let fail in every way; PERSISTDICT_ROUNDS=15 takes each."""
     need(request.param, compiler=True)
-    stride = max(1, round(10 / rounds(1)))
+    stride = max(1, round(15 / rounds(1)))
     return run_driver("iofaults", tmp_path_factory.mktemp("iofaults") / "d", stride, request.param)
 
 

@@ -77,7 +77,7 @@ def test_no_writer_hangs_because_another_that_waited_was_killed(tmp_path):
 
 def test_a_folder_whose_first_openers_were_killed_opens_and_works(tmp_path):
     """Four processes open a new folder at once and die within milliseconds; what they acknowledged is there."""
-    many = rounds(100)
+    many = rounds(50)
     counts = run_driver("births", tmp_path / "d", many)
     assert counts["rounds"] == many
     assert counts["database made by them"] > 0
@@ -85,8 +85,8 @@ def test_a_folder_whose_first_openers_were_killed_opens_and_works(tmp_path):
 
 @pytest.mark.parametrize("operation", ["make", "open", *OPERATIONS])
 def test_an_operation_that_dies_at_any_step_was_done_or_was_not(tmp_path, operation):
-    """A process kills itself at the n-th call within an operation, for every n; the store is as before, or as after."""
-    stride = max(1, round({"many": 500, "open": 20, "make": 20}.get(operation, 8) / rounds(1)))
+    """A process kills itself at the n-th call within an operation, for many n; the store is as before, or as after."""
+    stride = max(1, round({"many": 1000, "open": 50, "make": 50}.get(operation, 20) / rounds(1)))
     counts = run_driver("steps", tmp_path / "d", operation, stride)
     assert counts["killed"] > 0
 

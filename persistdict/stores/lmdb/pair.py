@@ -243,22 +243,25 @@ class Pair(Rows):
             record = row.record
         return self.whole(d, (seq, record.deadline), record, now, values)
 
-    def created_recently(self, r: Any, d: Any) -> list[Row]:
-        """The recent writes of entries that the data do not have, in order of creation."""
+    def created_recently(self, r: Any, d: Any, *, reverse: bool = False) -> Iterator[Row]:
+        """The recent writes of entries that the data do not have, in order of creation. Only what is used is parsed."""
         if r is None:
-            return []
+            return
         newest = -1
         for cursor in walk(self, d, "e", reverse=True):
             if is_number(cursor.key(), cursor.value()):  # else it is damaged, and out of order
                 newest = seq_number(cursor.key())
                 break
-        rows = [row for row in self.rows(r) if not row.gone and seq_number(row.seq) > newest]
-        return sorted(rows, key=lambda row: seq_number(row.seq))
+        rows = [raw for key, raw in r.cursor() if key >= _FIRST_KEY and len(raw) > 9 and not raw[9] & GONE]
+        numbered = [(number, raw) for raw in rows if (number := seq_number(raw[:8])) > newest]
+        for _, raw in sorted(numbered, reverse=reverse):
+            with contextlib.suppress(CorruptEntryError):  # a read of the key raises it, and so does the drain
+                yield parse_row(raw)
 
     def last_in(self, r: Any, d: Any, values: bool) -> Record | None:
         """The entry that was created last, is readable and not over."""
         now = self.clock()
-        for seq, record in reversed(self.created_recently(r, d)):
+        for seq, record in self.created_recently(r, d, reverse=True):
             entry = self.whole(d, (seq, record.deadline), record, now, values)
             if entry is not None:
                 return entry

@@ -95,7 +95,13 @@ class MemoryStore(Store):
         return self.get(kb) is not None
 
     def last(self, *, values: bool = True) -> Record | None:
-        return next(self._scan(reverse=True, values=values), None)
+        self._check_open()
+        with self._entries.lock:
+            for kb in reversed(self._entries.rows):
+                record = self._record(kb)
+                if record is not None:
+                    return record if values else record._replace(blob=b"")
+        return None
 
     def count(self) -> int:
         self._check_open()
