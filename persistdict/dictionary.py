@@ -62,6 +62,7 @@ _OWN_ATTRIBUTES = frozenset(
         "_fast_type",
         "_confirms",
         "_write_lock",
+        "_bounds",
         "_store",
         "_finalizer",
     )
@@ -98,6 +99,14 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         codec: "safe" (default; runs no code of the file), "json", "raw", "pickle", or an object with dumps and loads.
         allow_pickle: must be True for codec="pickle".
         ttl: seconds or timedelta after which an entry is absent that was written through this handle, read or not.
+        max_bytes: how many bytes the entries may take, counted in pages of the store (which are rarely quite full;
+            free pages of the file do not count); at least 65,536; None for no bound. Before a write goes beyond it,
+            entries are removed until there is 5 % of room.
+        max_entries: how many entries there may be; None for no bound. As for `max_bytes`. Each handle keeps its own
+            bounds; several processes that write at once may exceed one for a moment.
+        eviction: which entries go first: "lru", those that were neither read nor written for the longest time; "lfu",
+            those that were read least often; "fifo", those that were inserted first; "none", nothing: writes that
+            have no room raise FullError.
         durability: "interval": a write that returned survives the death of any process; a power cut or a crash of the
             system loses at most the writes of the last `sync_interval`, never more, and never damages anything.
             "commit": a write is on the disk when it returns, and survives both. If it cannot be brought there it is
@@ -149,6 +158,9 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         codec: str | Codec | Any = "safe",
         allow_pickle: bool = False,
         ttl: float | timedelta | None = None,
+        max_bytes: int | None = None,
+        max_entries: int | None = None,
+        eviction: str = "lru",
         durability: str = "interval",
         sync_interval: float = 1.0,
         timeout: float = 60.0,
@@ -159,8 +171,8 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             Options(
                 database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
-                codec, allow_pickle, ttl, durability, sync_interval, timeout, network_filesystem,
-                clock,
+                codec, allow_pickle, ttl, max_bytes, max_entries, eviction, durability, sync_interval, timeout,
+                network_filesystem, clock,
             )
         )  # fmt: skip
         self._open()
@@ -180,6 +192,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         self._confirms = options.durability == "commit"
         self._write_lock = threading.RLock()
         self._store = cast(Store, Unopened(self))
+        self._bounds = options.make_bounds(self._store, self._log)
         self._finalizer: Any = None
         watch(self)
 
@@ -201,6 +214,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
                 raise
             self._finalizer = finalizer_of(self, store)
             self._store = store
+            self._bounds = self._options.make_bounds(store, self._log)
         self._log.info(f"opened {store.place}")
         if store.damage:
             self._log.error(f"{store.place} is damaged ({store.damage}): it can be read, but nothing is written")
@@ -441,6 +455,8 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         else:
             kept_as, kb, hint = self._locate(key)
         tag, blob = self._codec.encode(value)
+        if self._bounds is not None:
+            self._bounds.make_room([len(kb) + len(blob)], lambda: not self._store.contains(kb))
         front = self._front
         with self._write_lock:
             try:
@@ -517,6 +533,8 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             return self[key]
         kept_as, kb, hint = self._locate(key)
         tag, blob = self._codec.encode(default)
+        if self._bounds is not None:
+            self._bounds.make_room([len(kb) + len(blob)], lambda: not self._store.contains(kb))
         while True:
             record = self._store.get(kb)
             if record is not None:
@@ -553,8 +571,18 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
                     txn.put(kb, hint, tag, blob, ttl=ttl)
                 return txn.id()
 
+            self._make_room([(kb, blob) for _, kb, _, _, blob in part])
             weight = len(part) + (sum(len(blob) for *_, blob in part) >> 11)
             self._write_many(work, [kept_as for kept_as, *_ in part], weight)
+
+    def _make_room(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """See that there is room within the bounds for these keys and values."""
+        if self._bounds is not None:
+            found = self._store.get_many
+            self._bounds.make_room(
+                [len(kb) + len(blob) for kb, blob in pairs],
+                lambda: sum(record is None for record in found([kb for kb, _ in pairs])),
+            )
 
     def _write_many(self, work: Callable[[Transaction], int], kept_as: list[Any], size: int) -> None:
         """Run a transaction that changes the keys kept as these, and returns its id, or 0 if it changed nothing."""
@@ -593,6 +621,8 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         """
         encode, ttl = self._codec.encode, self._ttl
         encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
+        if "initialised" not in self._store.info():
+            self._make_room([(kb, blob) for kb, _, _, blob in encoded])
 
         def work(txn: Transaction) -> bool:
             if txn.get_info("initialised") is not None:

@@ -11,7 +11,8 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
     |             ReadOnlyError (PermissionError),
-    |             NestedWriteError (RuntimeError), BusyError (TimeoutError)
+    |             NestedWriteError (RuntimeError), BusyError (TimeoutError), FullError (RuntimeError),
+    |             TooLargeError (ValueError)
     `-- upkeep:   MaintenanceError (RuntimeError), TargetExistsError (FileExistsError)
 
 and two warnings: DamagedEntryWarning (UserWarning), where raising would end an iteration, and ReadOnlyWarning
@@ -32,6 +33,7 @@ __all__ = [
     "DamagedEntryWarning",
     "DecodeError",
     "DiskFullError",
+    "FullError",
     "KeyTypeError",
     "MaintenanceError",
     "MismatchError",
@@ -44,6 +46,7 @@ __all__ = [
     "StoreError",
     "StoreGoneError",
     "TargetExistsError",
+    "TooLargeError",
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
@@ -140,6 +143,14 @@ class NestedWriteError(PersistDictError, RuntimeError):
 
 class BusyError(PersistDictError, TimeoutError):
     """Another process, which the message names, was in the way for longer than the timeout. Nothing was changed."""
+
+
+class FullError(PersistDictError, RuntimeError):
+    """The dictionary holds as much as its bounds allow, and eviction="none". Nothing was changed."""
+
+
+class TooLargeError(PersistDictError, ValueError):
+    """One entry is larger than all that the dictionary may hold. Nothing was changed."""
 
 
 # Upkeep

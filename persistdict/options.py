@@ -10,12 +10,15 @@ from typing import Any, Literal, NamedTuple
 from persistdict.codecs import Codec, make_codec
 from persistdict.codecs.other import name_of
 from persistdict.errors import Unsupported
+from persistdict.eviction import POLICIES, Bounds
 from persistdict.keys import MAX_KEY_SIZE, KeyCodec
+from persistdict.log import Log
 from persistdict.store import Store
 
 __all__ = ["Options", "make_store", "number", "seconds"]
 
 SECONDS_PER_DAY = 86400.0
+LEAST_BYTES = 1 << 16  # a store takes some pages of 4 KB, however little is in it
 LONGEST = 1e13  # seconds; a deadline is a number of microseconds in 64 bits
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
@@ -51,6 +54,9 @@ class Options(NamedTuple):
     codec: Any = "safe"
     allow_pickle: bool = False
     ttl: float | timedelta | None = None
+    max_bytes: int | None = None
+    max_entries: int | None = None
+    eviction: str = "lru"
     durability: str = "interval"
     sync_interval: float = 1.0
     timeout: float = 60.0
@@ -86,7 +92,29 @@ class Options(NamedTuple):
         if self.network_filesystem not in ("refuse", "allow"):
             raise ValueError('network_filesystem must be "refuse" or "allow"')
         seconds(self.ttl)
+        self._check_bounds()
         return self._replace(database_path=self.path)
+
+    def _check_bounds(self) -> None:
+        for option, least in (("max_bytes", LEAST_BYTES), ("max_entries", 1)):
+            bound = getattr(self, option)
+            if bound is not None and (type(bound) is not int or bound < least):
+                raise ValueError(f"{option} must be an int of at least {least:,}, or None for no bound")
+        if self.eviction not in POLICIES:
+            raise ValueError(f"eviction must be one of {', '.join(map(repr, POLICIES))}")
+        if self.eviction != "lru" and not self.is_bounded:
+            raise ValueError("eviction has no effect without max_bytes or max_entries; give one of them")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a bound."""
+        return self.max_bytes is not None or self.max_entries is not None
+
+    def make_bounds(self, store: Store, log: Log) -> Bounds | None:
+        """What keeps the store within the bounds; None if there are none."""
+        if not self.is_bounded:
+            return None
+        return Bounds(store, self.max_entries, self.max_bytes, self.eviction, log)
 
     @property
     def label(self) -> str:
@@ -140,10 +168,12 @@ def make_store(options: Options) -> Store:
             interval=options.sync_interval if options.durability == "interval" else 0.0,
             timeout=options.timeout,
             network=options.network_filesystem == "allow",
+            counting=options.is_bounded and options.eviction == "lfu",
             clock=options.clock,
         )
     if url[1].lower() == "memory":
         from persistdict.stores.memory import MemoryStore
 
-        return MemoryStore(url[2] or None, idle=idle, clock=options.clock)
+        counting = options.is_bounded and options.eviction == "lfu"
+        return MemoryStore(url[2] or None, idle=idle, counting=counting, clock=options.clock)
     raise Unsupported(f"no engine for {url[1]}:// is known; give a folder, or memory://")

@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from persistdict.bounded import Evictable
 from persistdict.errors import Unsupported
 from persistdict.reports import Fault, Quarantined, Report
 
@@ -144,7 +145,7 @@ class Transaction(abc.ABC):
         """The id that this transaction's commit will have."""
 
 
-class Store(abc.ABC):
+class Store(Evictable):
     """A handle on stored entries. Several handles may share the same entries; each has its own idle limit."""
 
     capabilities: Capability
@@ -155,7 +156,6 @@ class Store(abc.ABC):
     idle: float | None
     read_only: bool = False  # every write raises ReadOnlyError; reads are not noted
     max_batch: int = 1 << 62  # writes in one transaction
-    touched: dict[bytes, float | None]  # seq -> when it was read (None: since the last flush); see `flush_touched`
 
     # Reading
 
@@ -230,10 +230,6 @@ class Store(abc.ABC):
     # Upkeep
 
     @abc.abstractmethod
-    def touch(self, batch: Mapping[bytes, float]) -> None:
-        """Note when entries were read last. Identities that are gone are passed over."""
-
-    @abc.abstractmethod
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         """Remove entries that are over, looking at about `budget` entries behind the position `after`.
 
@@ -270,16 +266,16 @@ class Store(abc.ABC):
         """What is wrong with the whole store, so that nothing is written; "" if nothing is."""
         return ""
 
-    def sync(self) -> None:  # noqa: B027 - most stores have nothing to wait for
+    def sync(self) -> None:
         """Make durable what was written before, by whatever handle or process."""
 
-    def confirm(self, commit: int) -> None:  # noqa: B027 - most stores promise nothing more
+    def confirm(self, commit: int) -> None:
         """Wait until this handle's commit of that id is durable, if the handle promises so; the id is a receipt's.
 
         If it cannot be made durable, it is undone (unless it was overwritten meanwhile) and the error is raised.
         """
 
-    def on_unsynced(self, call: Callable[[float], bool]) -> None:  # noqa: B027 - see `sync`
+    def on_unsynced(self, call: Callable[[float], bool]) -> None:
         """Have `call(seconds)` called when something was written that `sync` should make durable within so long.
 
         It tells whether it will see to that; else writers do, at their next write.
@@ -293,10 +289,10 @@ class Store(abc.ABC):
         """Give unused space back, tells how many bytes. Waits so many seconds for others to let go of the store."""
         raise Unsupported(f"{self.place}: this engine has no space to give back")
 
-    def tidy(self) -> None:  # noqa: B027 - most stores have nothing to tidy
+    def tidy(self) -> None:
         """Free what users that died have left behind."""
 
-    def on_reopen(self, call: Callable[[], None]) -> None:  # noqa: B027 - most stores never reopen
+    def on_reopen(self, call: Callable[[], None]) -> None:
         """Have `call` called whenever the store was opened again in a forked child."""
 
     def is_entered(self) -> bool:
@@ -306,22 +302,3 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the store; the last handle frees its resources. May be called again."""
-
-    def flush_touched(self, now: float) -> int:
-        """Write the noted reads to the store; tells how many."""
-        batch: dict[bytes, float] = {}
-        touched = self.touched
-        for _ in range(len(touched)):
-            try:
-                seq, at = touched.popitem()
-            except KeyError:  # another thread flushes too
-                break
-            batch[seq] = now if at is None else at
-        if batch:
-            try:
-                self.touch(batch)
-            except BaseException:
-                for seq, when in batch.items():
-                    touched.setdefault(seq, when)
-                raise
-        return len(batch)

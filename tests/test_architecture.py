@@ -10,8 +10,9 @@ ROOT = Path(persistdict.__file__).parent
 ROOMS = [
     ["errors", "forking", "log"],
     ["entry", "keys", "codecs", "lru", "reports", "setviews"],
-    ["front", "store"],
+    ["bounded", "front", "store"],
     ["stores.memory", "stores.lmdb"],
+    ["eviction"],
     ["maintenance"],
     ["options", "rescue", "lifecycle"],
     ["upkeep"],

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import lmdb
 
+from persistdict.bounded import Usage
 from persistdict.errors import NotAStoreError, OpenError, PersistDictError, StoreGoneError, refused
 from persistdict.forking import is_held_here
 from persistdict.stores.lmdb import folder as files
@@ -61,6 +62,7 @@ class Environment(Trust):
         pending: bytes that this process has written to `recent` since its last drain.
         armed: whether somebody sees to the next drain.
         due: the time (time.monotonic) from which a writer drains; infinite where a thread does it.
+        evicted: an id of the data, and what was removed by evictions that the data do not have yet at that id.
         touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
         presence: tells whether the files are still where they were.
         reopened: called after the files were opened anew in a forked child.
@@ -77,6 +79,7 @@ class Environment(Trust):
         self.durable = -1
         self.roomy, self.scarce, self.much = 0, False, MUCH
         self.pending, self.armed, self.due = 0, False, float("inf")
+        self.evicted = -1, Usage(0, 0)
         self.touched: dict[bytes, float | None] = {}
         self.reopened: list[Callable[[], None]] = []
         self.unsynced: list[Callable[[float], bool]] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import MAX_KEY_SIZE
+from persistdict.stores.lmdb.access import parse_access
 from persistdict.stores.lmdb.drain import is_taken
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.quarantine import put_away
@@ -28,7 +29,7 @@ from persistdict.stores.lmdb.record import (
     seq_bytes,
     seq_number,
 )
-from persistdict.stores.lmdb.rows import ATIME, DEADLINE
+from persistdict.stores.lmdb.rows import DEADLINE
 from persistdict.stores.lmdb.verify import Found, index_key, record_at
 
 __all__ = ["Mender"]
@@ -208,9 +209,7 @@ class Mender:
         return bool(self.txn.delete(key, seq, db=self.rows.x))
 
     def access(self, seq: bytes, _: bytes) -> bool:
-        raw = self.txn.get(seq, None, self.rows.a)
-        good = raw is not None and len(raw) == ATIME.size and abs(ATIME.unpack(raw)[0]) < float("inf")
-        if good and record_at(self.rows, self.txn, seq) is not None:
+        if parse_access(self.txn.get(seq, None, self.rows.a)) and record_at(self.rows, self.txn, seq) is not None:
             return False
         return bool(self.txn.delete(seq, db=self.rows.a))
 

@@ -6,7 +6,7 @@ Databases (all in one environment; the main one holds nothing else, so no key ca
     e     seq -> record                             the entries, in order of creation
     v     seq -> value                              values of LARGE_VALUE bytes and more
     x     deadline -> seq, several                  what ends when, for removal and for `len`
-    a     seq -> f64                                when an entry was read last; written in batches
+    a     seq -> when, how often                    when an entry was read last, see access.py; written in batches
     info  str -> str                                settings; readable by lmdb-dict's StrLmdbDict
     q     number -> what could not be read          only in a store that was repaired, see quarantine.py
 
@@ -19,9 +19,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from persistdict.errors import CorruptEntryError, CorruptStoreError
+from persistdict.errors import CorruptEntryError
 from persistdict.keys import crop, key_digest
 from persistdict.store import ABSENT, ANY, Condition, Record
+from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.record import (
@@ -38,11 +39,10 @@ from persistdict.stores.lmdb.record import (
     seq_bytes,
 )
 
-__all__ = ["ATIME", "DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows", "deadline_of", "holds"]
+__all__ = ["DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows", "deadline_of", "holds"]
 
 LARGE_VALUE = 32 * 1024
 NEVER = float("inf")
-ATIME = struct.Struct("<d")
 DEADLINE = struct.Struct("=Q")
 
 
@@ -146,11 +146,7 @@ class Rows:
 
     def atime(self, txn: Any, seq: bytes, now: float) -> float:
         """When an entry was read last; 0 if that is not known."""
-        try:
-            raw = txn.get(seq, None, self.a)
-        except CorruptStoreError:  # its page is damaged, which harms no entry
-            raw = None
-        at: float = ATIME.unpack(raw)[0] if raw is not None and len(raw) == ATIME.size else 0.0
+        at, _ = access_of(txn, self.a, seq)
         pending = self.touched.get(seq, 0.0)
         return max(at, now if pending is None else pending)
 

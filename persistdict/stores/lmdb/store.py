@@ -13,6 +13,7 @@ from zlib import crc32
 
 import lmdb
 
+from persistdict.bounded import NO_USES, Uses
 from persistdict.errors import DiskFullError, MismatchError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.store import Capability, Found, Item, Record, Store, Transaction
@@ -48,6 +49,7 @@ class LmdbStore(Writing, Integrity, Store):
         interval: seconds after which a write is on the disk at the latest; 0 for before `confirm` returns.
         timeout: seconds that opening and a write wait for other processes; what makes writes durable waits longer.
         network: whether the folder may lie on a network file system.
+        counting: whether to note how often entries are read.
         clock: tells the time, seconds since the epoch.
         map_size: the size of the memory map to begin with; None for as large as the system allows.
 
@@ -68,6 +70,7 @@ class LmdbStore(Writing, Integrity, Store):
         interval: float = 1.0,
         timeout: float = TIMEOUT,
         network: bool = False,
+        counting: bool = False,
         clock: Callable[[], float] = time.time,
         map_size: int | None = None,
     ) -> None:
@@ -80,7 +83,7 @@ class LmdbStore(Writing, Integrity, Store):
         if not network:
             check_filesystem(path)
         self.env = open_environment(path, map_size, timeout)
-        self.touched = self.env.touched
+        self.touched = Uses() if counting else self.env.touched
         self.read_only = self.env.read_only
         self.shared = self.env
         self.place = self.env.folder
@@ -245,9 +248,9 @@ class LmdbStore(Writing, Integrity, Store):
 
     # Upkeep
 
-    def touch(self, batch: Mapping[bytes, float]) -> None:
+    def touch(self, batch: Mapping[bytes, float], uses: Mapping[bytes, int] = NO_USES) -> None:
         if not self.read_only:
-            write_access_times(self, dict(batch))
+            write_access_times(self, batch, uses)
 
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         return expire_entries(self, budget, after)

@@ -5,28 +5,31 @@ Positions are opaque bytes: a pass goes on where the last call ended.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from persistdict.errors import CorruptEntryError
+from persistdict.stores.lmdb.access import access_of, pack_access
 from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import parse_record
-from persistdict.stores.lmdb.rows import ATIME, DEADLINE, Rows
+from persistdict.stores.lmdb.rows import DEADLINE, Rows
 from persistdict.stores.lmdb.walk import beyond, walk
 
 __all__ = ["expire_entries", "write_access_times"]
 
 
-def write_access_times(rows: Rows, batch: dict[bytes, float]) -> None:
-    """Note when entries were read last; never moves a time back, passes over entries that are gone."""
+def write_access_times(rows: Rows, batch: Mapping[bytes, float], uses: Mapping[bytes, int]) -> None:
+    """Note when entries were read last, and how often; never moves a time back, passes over entries that are gone."""
 
     def work(txn: Any) -> None:
         for seq, at in batch.items():
             if txn.get(seq, None, rows.e) is None:
                 continue
-            known = txn.get(seq, None, rows.a)
-            if known is None or len(known) != ATIME.size or ATIME.unpack(known)[0] < at:
-                txn.put(seq, ATIME.pack(at), db=rows.a)
+            known, count = access_of(txn, rows.a, seq)
+            more = uses.get(seq, 0)
+            if known < at or more:
+                txn.put(seq, pack_access(max(known, at), count + more), db=rows.a)
 
     drain(rows)  # the times of entries that the data do not have yet would be lost
     rows.env.data.update(work)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from persistdict.errors import CorruptEntryError, CorruptStoreError
 from persistdict.keys import crop, key_digest
 from persistdict.reports import Fault, Report
+from persistdict.stores.lmdb.access import parse_access
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.plain import PlainTransaction
 from persistdict.stores.lmdb.recent import BASE, MARK, Row, parse_row, recent_key
@@ -33,7 +34,7 @@ from persistdict.stores.lmdb.record import (
     parse_record,
     seq_number,
 )
-from persistdict.stores.lmdb.rows import ATIME, DEADLINE, Rows
+from persistdict.stores.lmdb.rows import DEADLINE, Rows
 from persistdict.stores.lmdb.walk import beyond, walk
 
 __all__ = ["STEP", "Found", "Progress", "Step", "index_key", "inspect", "record_at", "verify", "verify_step"]
@@ -293,7 +294,7 @@ def _expiry(rows: Rows, txn: Any, key: bytes, seq: bytes) -> Iterator[Found]:
 
 
 def _access(rows: Rows, txn: Any, seq: bytes, raw: bytes) -> Iterator[Found]:
-    if len(raw) != ATIME.size or not abs(ATIME.unpack(raw)[0]) < float("inf"):
+    if parse_access(raw) is None:
         yield _found("access", "a", seq, "is no time")
     elif record_at(rows, txn, seq) is None:
         yield _found("dangling", "a", seq, "belongs to no entry")

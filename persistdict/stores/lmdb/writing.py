@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from persistdict.errors import DiskFullError
 from persistdict.store import ANY, Condition, Receipt, Transaction
 from persistdict.stores.lmdb.drain import write_directly
-from persistdict.stores.lmdb.durable import Durable
 from persistdict.stores.lmdb.environment import Environment
+from persistdict.stores.lmdb.evicting import Evicting
 from persistdict.stores.lmdb.recent import change_nothing
 from persistdict.stores.lmdb.transaction import ClearingTransaction, DirectTransaction, RecentTransaction
 
@@ -28,7 +28,7 @@ MANY = 512  # writes in one transaction from which on it changes the data direct
 _OVERHEAD = 100  # bytes that a row takes beside its value
 
 
-class Writing(Durable):
+class Writing(Evicting):
     """Writes, each a transaction."""
 
     def put(

@@ -34,6 +34,7 @@ class Entries:
         self.lock = threading.RLock()
         self.rows: dict[bytes, Row] = {}
         self.atimes: dict[bytes, float] = {}
+        self.uses: dict[bytes, int] = {}
         self.touched: dict[bytes, float | None] = {}
         self.info: dict[str, str] = {}
         self.commit = 0

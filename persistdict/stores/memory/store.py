@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
+from persistdict.bounded import NO_USES, Access, Usage, Uses
 from persistdict.errors import ClosedError, NestedWriteError
 from persistdict.store import (
     ANY,
@@ -35,13 +36,19 @@ class MemoryStore(Store):
     Args:
         name: handles with the same name share entries; None for entries of its own.
         idle: seconds after which an entry ends that is neither read nor written; None for never.
+        counting: whether to note how often entries are read.
         clock: tells the time, seconds since the epoch.
     """
 
     capabilities = Capability.ORDERED | Capability.CAS | Capability.TRANSACTIONS | Capability.TTL
 
     def __init__(
-        self, name: str | None = None, *, idle: float | None = None, clock: Callable[[], float] = time.time
+        self,
+        name: str | None = None,
+        *,
+        idle: float | None = None,
+        counting: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         entries = entries_named(name)
         self._entries = entries
@@ -49,7 +56,7 @@ class MemoryStore(Store):
         self.place = f"memory://{name or ''}"
         self.idle = idle
         self.clock = clock
-        self.touched = entries.touched
+        self.touched = Uses() if counting else entries.touched
         self._closed = False
 
     def begin(self) -> Moment:
@@ -201,7 +208,7 @@ class MemoryStore(Store):
 
     # Upkeep
 
-    def touch(self, batch: Mapping[bytes, float]) -> None:
+    def touch(self, batch: Mapping[bytes, float], uses: Mapping[bytes, int] = NO_USES) -> None:
         self._check_open()
         entries = self._entries
         with entries.lock:
@@ -209,6 +216,7 @@ class MemoryStore(Store):
             for seq, at in batch.items():
                 if seq in known:
                     entries.atimes[seq] = max(at, entries.atimes.get(seq, 0.0))
+                    entries.uses[seq] = entries.uses.get(seq, 0) + uses.get(seq, 0)
 
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         def work(_: Transaction) -> int:
@@ -221,9 +229,48 @@ class MemoryStore(Store):
 
         return self.update(work), None
 
+    def usage(self, *, exact: bool = False) -> Usage:
+        """Bytes of the keys and values. Costs a look at every entry."""
+        self._check_open()
+        with self._entries.lock:
+            rows = self._entries.rows
+            return Usage(len(rows), sum(_size(kb, row) for kb, row in rows.items()))
+
+    def accesses(
+        self, budget: int, after: bytes = b"", *, before: float = float("inf")
+    ) -> tuple[list[Access], bytes | None]:
+        self._check_open()
+        entries = self._entries
+        with entries.lock:
+            all_of_them = [
+                Access(kb, row.seq, row.version, self._used_at(row), entries.uses.get(row.seq, 0), _size(kb, row))
+                for kb, row in entries.rows.items()
+            ]
+        return [access for access in all_of_them if access.used_at < before], None
+
+    def _used_at(self, row: Row) -> float:
+        return max(row.mtime, self._atime(row.seq))
+
+    def evict(self, batch: list[Access], *, unused: bool = True) -> Usage:
+        def work(txn: Transaction) -> Usage:
+            gone = [access for access in batch if self._may_go(access, unused) and txn.discard(access.kb)]
+            return Usage(len(gone), sum(access.size for access in gone))
+
+        return self.update(work)
+
+    def _may_go(self, access: Access, unused: bool) -> bool:
+        row = self._entries.rows.get(access.kb)
+        if row is None or row.seq != access.seq:
+            return False
+        return not unused or (row.version == access.version and self._used_at(row) <= access.used_at)
+
     def check(self, budget: int, after: bytes = b"") -> tuple[list[str], bytes | None]:
         self._check_open()
         return [], None
 
     def close(self) -> None:
         self._closed = True
+
+
+def _size(kb: bytes, row: Row) -> int:
+    return len(kb) + len(row.hint) + len(row.blob)

@@ -1,0 +1,102 @@
+"""Eviction on LMDB: the pages in use, entries by their last use, and removing them by way of the recent writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from persistdict.bounded import Access, Evictable, Usage
+from persistdict.errors import CorruptEntryError
+from persistdict.stores.lmdb.access import access_of
+from persistdict.stores.lmdb.durable import Durable
+from persistdict.stores.lmdb.recent import RESERVED
+from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
+from persistdict.stores.lmdb.walk import beyond, walk
+
+__all__ = ["Evicting", "pages_of"]
+
+_INDEX = 40  # bytes that the index and the tree take of an entry, beside its key
+_ROW = 100  # bytes of a note that an entry is gone
+
+
+class Evicting(Durable, Evictable):
+    """How much is there, what was used when, and removing it."""
+
+    def usage(self, *, exact: bool = False) -> Usage:
+        """Pages of the data in use, and those of the recent writes, each of which may turn out to be an overwrite."""
+        if exact:
+            self.sync()
+        return self.env.attempt(self._usage)
+
+    def _usage(self) -> Usage:
+        d, r = self.snapshots()
+        entries = d.stat(self.e)["entries"]
+        size = sum(pages_of(d.stat(db)) for db in (self.k, self.e, self.v, self.x, self.a))
+        if r is not None:
+            stat = r.stat()
+            entries, size = entries + stat["entries"] - RESERVED, size + pages_of(stat)
+        at, gone = self.env.evicted
+        if at == d.id():  # the notes that these are gone are among the recent writes still
+            entries, size = entries - 2 * gone.entries, size - gone.size
+        return Usage(max(0, entries), max(0, size))
+
+    def accesses(
+        self, budget: int, after: bytes = b"", *, before: float = float("inf")
+    ) -> tuple[list[Access], bytes | None]:
+        return self.env.attempt(self._accesses, budget, after, before)
+
+    def _accesses(self, budget: int, after: bytes, before: float) -> tuple[list[Access], bytes | None]:
+        d = self.begin_data(self.e)
+        found: list[Access] = []
+        for cursor in walk(self, d, "e", after):
+            seq, raw = cursor.item()
+            if budget <= 0 and beyond("e", after, seq):
+                return found, seq
+            budget -= 1
+            if len(raw) <= HEADER_SIZE:
+                continue  # the integrity pass reports it
+            _, flags, hint_size, key_size, version, _, mtime = HEADER.unpack_from(raw)
+            if mtime >= before or seq in self.touched:
+                continue
+            read_at, uses = access_of(d, self.a, seq)
+            if read_at >= before:
+                continue
+            key_at = HEADER_SIZE + hint_size
+            size = len(raw) + key_size + _INDEX + (large_size(raw[-16:-4]) if flags & LARGE else 0)
+            found.append(Access(raw[key_at : key_at + key_size], seq, version, max(mtime, read_at), uses, size))
+        return found, None
+
+    def evict(self, batch: list[Access], *, unused: bool = True) -> Usage:
+        env = self.env
+
+        def work(r: Any) -> Usage:
+            d = self.begin_data(self.k)
+            gone = [a for n, a in enumerate(batch) if self._evict(r, d, n, a, unused)]
+            return Usage(len(gone), sum(access.size for access in gone))
+
+        gone = env.recent.update_urgently(work, timeout=self.timeout)
+        if gone.entries:
+            self.owe(env, gone.entries * _ROW)
+            at, before = env.evicted
+            now = env.attempt(lambda: self.begin_data().id())
+            earlier = before if at == now else Usage(0, 0)
+            env.evicted = now, Usage(earlier.entries + gone.entries, earlier.size + gone.size)
+        return gone
+
+    def _evict(self, r: Any, d: Any, n: int, access: Access, unused: bool) -> bool:
+        try:
+            place = self.locate(r, d, access.kb)
+        except CorruptEntryError:  # the integrity pass reports it; it stays
+            return False
+        if place is None or place.slot[0] != access.seq or place.record is None:
+            return False
+        if unused and (
+            place.record.version != access.version or self.atime(d, access.seq, float("inf")) > access.used_at
+        ):
+            return False
+        self._note_gone(r, n, access.kb, place, self.clock())
+        return True
+
+
+def pages_of(stat: dict[str, int]) -> int:
+    """Bytes of the pages that a database takes."""
+    return int((stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"])
