@@ -74,8 +74,12 @@ def test_numbers_and_versions_go_on_and_copies_in_memory_stay_right(tmp_path):
 
 
 def test_another_process_that_has_it_open_is_named(tmp_path):
-    """Whether it waits, times out or goes on when that process has closed it."""
+    """Whether it waits, times out or goes on when that process has closed it.
+
+    As long as it has not, nothing is copied, and the data are not closed under our own threads.
+    """
     with wasteful(tmp_path / "d") as d:
+        opened = d._store.env.data.raw
         code = (
             "import sys; from persistdict import PersistDict\n"
             "d = PersistDict(sys.argv[1], background_thread='disabled')\n"
@@ -89,6 +93,7 @@ def test_another_process_that_has_it_open_is_named(tmp_path):
                     BusyError, match=f"the process {child.pid} did not close the store within {timeout:g} s"
                 ):
                     d.compact(timeout=timeout)
+            assert d._store.env.data.raw is opened
             d["mine"] = d["theirs"]
             d.flush()
             waiting = threading.Thread(target=lambda: freed.append(d.compact(timeout=60)))
@@ -120,6 +125,27 @@ def test_a_stranger_that_has_the_data_open_is_noticed(tmp_path):
             child.communicate("\n")
         assert d.compact() > 0
         assert d["after"] == 1
+
+
+def test_a_process_that_lost_its_lock_is_noticed_too(tmp_path):
+    """One that has copied the files, and so dropped LMDB's lock, by which LMDB would notice it."""
+    with wasteful(tmp_path / "d") as d:
+        code = (
+            "import sys; from persistdict import PersistDict\n"
+            "d = PersistDict(sys.argv[1], background_thread='disabled'); d['theirs'] = 1\n"
+            "open(sys.argv[1] + '/lock.mdb', 'rb').close(); print('open', flush=True); input()\n"
+            "d['later'] = d['theirs']; d.close()"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "d")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout.readline() == "open\n"
+            with pytest.raises(BusyError, match=f"the process {child.pid} did not close the store"):
+                d.compact(timeout=0)
+            child.communicate("\n")
+        assert child.returncode == 0
+        assert d.compact(timeout=0) > 0
+        assert d["later"] == 1
+        assert check_all(d._store) == []
 
 
 def test_threads_and_iterators_go_on_while_it_is_compacted(tmp_path):
