@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from drivers.running import rounds, run_driver
+from drivers.running import answer_of, in_child, rounds, run_driver
 
 from persistdict import BusyError, DiskFullError, PersistDict, Unsupported
 from persistdict.maintenance import check_all
@@ -228,22 +228,20 @@ def test_a_forked_child_with_an_inherited_handle_sees_what_its_parent_compacted(
         d["k"] = "cached"
         assert d["k"] == "cached"
         to_child, from_child = os.pipe(), os.pipe()
-        pid = os.fork()
-        if pid == 0:
+
+        def use_when_told():
             signal.alarm(60)
-            try:
-                os.read(to_child[0], 1)
-                assert d["k"] == "newer"
-                assert d["recent"] == [1]
-                d["k"] = "from the child"
-                d["child"] = 1
-                assert list(d)[-1] == "child"
-                os.write(from_child[1], b"1")
-                os.read(to_child[0], 1)
-                d.close()
-                os._exit(0)
-            finally:
-                os._exit(1)
+            os.read(to_child[0], 1)
+            assert d["k"] == "newer"
+            assert d["recent"] == [1]
+            d["k"] = "from the child"
+            d["child"] = 1
+            assert list(d)[-1] == "child"
+            os.write(from_child[1], b"1")
+            os.read(to_child[0], 1)
+            d.close()
+
+        pid, answer = in_child(use_when_told)
         version = d.entry("k").version
         for _ in range(3):
             d.compact()
@@ -255,7 +253,7 @@ def test_a_forked_child_with_an_inherited_handle_sees_what_its_parent_compacted(
         assert d["k"] == "from the child"
         assert d.entry("child").version > d.entry("k").version > version
         os.write(to_child[1], b"1")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        answer_of(pid, answer)
         d.compact()
         assert d["k"] == "from the child"
         for fd in (*to_child, *from_child):
@@ -268,27 +266,24 @@ def test_a_forked_child_compacts_once_its_parent_is_out_of_the_way(tmp_path):
     d = wasteful(tmp_path / "d")
     back = os.pipe()
     reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def compact_twice():
         signal.alarm(60)
-        try:
-            try:
-                d.compact()
-            except BusyError as error:
-                os.write(back[1], b"1" if str(os.getppid()) in str(error) else b"0")
-            os.read(reading, 1)
-            assert d.compact() > 0
-            assert d.compact() == 0
-            assert d["recent"] == [1]
-            d["child"] = 1
-            d.close()
-            os._exit(0)
-        finally:
-            os._exit(1)
+        with pytest.raises(BusyError, match=f"process {os.getppid()} "):
+            d.compact()
+        os.write(back[1], b"1")
+        os.read(reading, 1)
+        assert d.compact() > 0
+        assert d.compact() == 0
+        assert d["recent"] == [1]
+        d["child"] = 1
+        d.close()
+
+    pid, answer = in_child(compact_twice)
     assert os.read(back[0], 1) == b"1"
     d.close()
     os.write(writing, b"1")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    answer_of(pid, answer)
     for fd in (reading, writing, *back):
         os.close(fd)
     with PersistDict(tmp_path / "d", **QUIET) as d:
