@@ -4,7 +4,6 @@ import copy
 import gc
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import cachetools
 import pytest
+from drivers.running import ask_child
 
 from persistdict import ClosedError, DiskFullError, PersistDict, SafeCodec
 from persistdict.maintenance import check_all, keeper_of
@@ -73,13 +73,11 @@ def test_threads_that_fork_at_the_same_time_do_not_mix_up_locks(tmp_path):
     failed = []
 
     def fork():
-        for _ in range(30):
-            pid = os.fork()
-            if pid == 0:
-                signal.alarm(60)
-                os._exit(0 if all(d["k"] == "v" for d in handles) else 1)
-            if os.waitpid(pid, 0)[1]:
-                failed.append(pid)
+        try:
+            for _ in range(30):
+                assert ask_child(lambda: [d["k"] for d in handles]) == ["v"] * len(handles)
+        except BaseException as error:
+            failed.append(error)
 
     threads = [threading.Thread(target=fork) for _ in range(3)]
     for thread in threads:

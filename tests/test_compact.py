@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from drivers.running import rounds, run_driver
+from drivers.running import answer_of, in_child, rounds, run_driver
 
 from persistdict import BusyError, DiskFullError, PersistDict, Unsupported
 from persistdict.maintenance import check_all
@@ -74,8 +74,12 @@ def test_numbers_and_versions_go_on_and_copies_in_memory_stay_right(tmp_path):
 
 
 def test_another_process_that_has_it_open_is_named(tmp_path):
-    """Whether it waits, times out or goes on when that process has closed it."""
+    """Whether it waits, times out or goes on when that process has closed it.
+
+    As long as it has not, nothing is copied, and the data are not closed under our own threads.
+    """
     with wasteful(tmp_path / "d") as d:
+        opened = d._store.env.data.raw
         code = (
             "import sys; from persistdict import PersistDict\n"
             "d = PersistDict(sys.argv[1], background_thread='disabled')\n"
@@ -89,6 +93,7 @@ def test_another_process_that_has_it_open_is_named(tmp_path):
                     BusyError, match=f"the process {child.pid} did not close the store within {timeout:g} s"
                 ):
                     d.compact(timeout=timeout)
+            assert d._store.env.data.raw is opened
             d["mine"] = d["theirs"]
             d.flush()
             waiting = threading.Thread(target=lambda: freed.append(d.compact(timeout=60)))
@@ -120,6 +125,27 @@ def test_a_stranger_that_has_the_data_open_is_noticed(tmp_path):
             child.communicate("\n")
         assert d.compact() > 0
         assert d["after"] == 1
+
+
+def test_a_process_that_lost_its_lock_is_noticed_too(tmp_path):
+    """One that has copied the files, and so dropped LMDB's lock, by which LMDB would notice it."""
+    with wasteful(tmp_path / "d") as d:
+        code = (
+            "import sys; from persistdict import PersistDict\n"
+            "d = PersistDict(sys.argv[1], background_thread='disabled'); d['theirs'] = 1\n"
+            "open(sys.argv[1] + '/lock.mdb', 'rb').close(); print('open', flush=True); input()\n"
+            "d['later'] = d['theirs']; d.close()"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "d")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout.readline() == "open\n"
+            with pytest.raises(BusyError, match=f"the process {child.pid} did not close the store"):
+                d.compact(timeout=0)
+            child.communicate("\n")
+        assert child.returncode == 0
+        assert d.compact(timeout=0) > 0
+        assert d["later"] == 1
+        assert check_all(d._store) == []
 
 
 def test_threads_and_iterators_go_on_while_it_is_compacted(tmp_path):
@@ -202,22 +228,20 @@ def test_a_forked_child_with_an_inherited_handle_sees_what_its_parent_compacted(
         d["k"] = "cached"
         assert d["k"] == "cached"
         to_child, from_child = os.pipe(), os.pipe()
-        pid = os.fork()
-        if pid == 0:
+
+        def use_when_told():
             signal.alarm(60)
-            try:
-                os.read(to_child[0], 1)
-                assert d["k"] == "newer"
-                assert d["recent"] == [1]
-                d["k"] = "from the child"
-                d["child"] = 1
-                assert list(d)[-1] == "child"
-                os.write(from_child[1], b"1")
-                os.read(to_child[0], 1)
-                d.close()
-                os._exit(0)
-            finally:
-                os._exit(1)
+            os.read(to_child[0], 1)
+            assert d["k"] == "newer"
+            assert d["recent"] == [1]
+            d["k"] = "from the child"
+            d["child"] = 1
+            assert list(d)[-1] == "child"
+            os.write(from_child[1], b"1")
+            os.read(to_child[0], 1)
+            d.close()
+
+        pid, answer = in_child(use_when_told)
         version = d.entry("k").version
         for _ in range(3):
             d.compact()
@@ -229,7 +253,7 @@ def test_a_forked_child_with_an_inherited_handle_sees_what_its_parent_compacted(
         assert d["k"] == "from the child"
         assert d.entry("child").version > d.entry("k").version > version
         os.write(to_child[1], b"1")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        answer_of(pid, answer)
         d.compact()
         assert d["k"] == "from the child"
         for fd in (*to_child, *from_child):
@@ -242,27 +266,24 @@ def test_a_forked_child_compacts_once_its_parent_is_out_of_the_way(tmp_path):
     d = wasteful(tmp_path / "d")
     back = os.pipe()
     reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def compact_twice():
         signal.alarm(60)
-        try:
-            try:
-                d.compact()
-            except BusyError as error:
-                os.write(back[1], b"1" if str(os.getppid()) in str(error) else b"0")
-            os.read(reading, 1)
-            assert d.compact() > 0
-            assert d.compact() == 0
-            assert d["recent"] == [1]
-            d["child"] = 1
-            d.close()
-            os._exit(0)
-        finally:
-            os._exit(1)
+        with pytest.raises(BusyError, match=f"process {os.getppid()} "):
+            d.compact()
+        os.write(back[1], b"1")
+        os.read(reading, 1)
+        assert d.compact() > 0
+        assert d.compact() == 0
+        assert d["recent"] == [1]
+        d["child"] = 1
+        d.close()
+
+    pid, answer = in_child(compact_twice)
     assert os.read(back[0], 1) == b"1"
     d.close()
     os.write(writing, b"1")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    answer_of(pid, answer)
     for fd in (reading, writing, *back):
         os.close(fd)
     with PersistDict(tmp_path / "d", **QUIET) as d:

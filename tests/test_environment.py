@@ -10,11 +10,13 @@ import threading
 
 import lmdb
 import pytest
+from drivers.running import ask_child
 
 from persistdict import DiskFullError, NotAStoreError, OpenError, PersistDict
 from persistdict.stores.lmdb import LmdbStore
 from persistdict.stores.lmdb.gate import DATA, HIGH, RECENT, Gate
 from persistdict.stores.lmdb.registry import environments as registered
+from persistdict.stores.lmdb.room import can_be_promised
 
 QUIET = {"background_thread": "disabled"}
 
@@ -306,3 +308,39 @@ def test_processes_that_make_the_map_larger_at_once_harm_nothing(tmp_path):
         with PersistDict(folder, **QUIET) as d:
             assert all(d[n, i] == bytes([n]) * (10 * i) for n in range(3) for i in range(300))
             assert len(d) == 900 and d.verify().ok
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_another_process_wrote_behind_our_map_is_not_written_over(tmp_path):
+    """It was quicker to make the map larger: by the reserve, having no room, so that the file is as long as before."""
+    if not can_be_promised(str(tmp_path)):
+        pytest.skip("on this file system recent writes are not written through a map that ends with the file")
+    other = (
+        "import os, resource, sys; from persistdict import PersistDict\n"
+        "d = PersistDict(sys.argv[1], background_thread='disabled'); recent = d._store.env.recent; raw = recent.raw\n"
+        "size = os.path.getsize(os.path.join(os.fsdecode(raw.path()), 'data.mdb'))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)); recent.resize(grow=True, urgent=True)\n"
+        "assert raw.info()['map_size'] == size\n"
+        "for n in range(2): d['theirs', n] = b'theirs' * 3000\n"
+        "print(raw.info()['last_pgno'] * raw.stat()['psize']); os._exit(sys.stdout.flush() or 0)"
+    )
+
+    def be_late():
+        d = PersistDict(tmp_path / "d", **QUIET)
+        recent, used, number = d._store.env.recent, [], 0
+        before, resize = recent.raw.info()["map_size"], recent.resize
+
+        def let_the_other_be_first(**options):
+            recent.resize = resize
+            used.append(int(subprocess.check_output([sys.executable, "-c", other, str(tmp_path / "d")])))
+            resize(**options)
+
+        recent.resize = let_the_other_be_first
+        while not used:
+            d["ours", number] = bytes(1000)
+            number += 1
+        assert used[0] > before, "the other wrote nothing behind our map"
+        assert d["theirs", 0] == d["theirs", 1] == b"theirs" * 3000
+        assert len(d) == number + 2 and d.verify().ok
+
+    ask_child(be_late, "a child that would be killed by overwritten pages")

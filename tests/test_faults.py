@@ -3,18 +3,25 @@
 What is known to go wrong today is a test of its own, marked as expected to fail with the reason.
 """
 
+import contextlib
 import functools
+import os
+import shutil
 import sys
 
 import pytest
 from drivers import full, iofaults, power, shim
-from drivers.running import rounds, run_driver
+from drivers.disks import on_disk
+from drivers.running import outcome_of, rounds, run_driver
 
-from persistdict import PersistDict
+from persistdict import DiskFullError, PersistDict
+from persistdict.stores.lmdb.recent import recent_folder
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts and preloading are Linux's")
 
 DURABILITIES = ["commit", "interval"]
+QUIET = {"background_thread": "disabled"}
+FORKING = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @functools.cache
@@ -106,6 +113,80 @@ def test_no_process_is_killed_by_a_full_disk(filled):
 def test_deletes_go_on_when_the_disk_is_full(filled):
     assert filled.get("deletes given up", 0) == 0
     assert filled.get("clear: done", 0) + filled.get("clear: refused", 0) == filled["rounds"]  # and nothing in between
+
+
+def write_until_refused(d, size):
+    """How many values of this size a dictionary takes, each in a write of its own."""
+    written = 0
+    with contextlib.suppress(DiskFullError):
+        while True:
+            d["written", written] = bytes(size)
+            written += 1
+    assert d["written", written - 1] == bytes(size) and ("written", written) not in d
+    return written
+
+
+@FORKING
+@pytest.mark.parametrize("filesystem", ["ext4", "tmpfs"])
+def test_small_writes_leave_the_room_on_a_full_disk_that_deletions_need(tmp_path, need, filesystem):
+    """When nothing more is taken, some entries are deleted at once; and all of them, which lists all pages."""
+    need("commit", filesystem)
+
+    def work(disk):
+        d = PersistDict(os.path.join(disk.place, "d"), durability="commit", **QUIET)
+        d.update((number, bytes(1000)) for number in range(3000))
+        disk.fill()
+        written = write_until_refused(d, 300)
+        d.delete_many(range(0, 3000, 300))
+        left = len(d) - written
+        d.clear()
+        return written > 0, left, len(d)
+
+    assert on_disk(tmp_path, filesystem, work) == [True, 2990, 0]
+
+
+@FORKING
+@pytest.mark.parametrize("filesystem", ["ext4", "xfs", "tmpfs"])
+@pytest.mark.parametrize("before", [0, 300])
+def test_recent_writes_go_on_a_full_disk_to_pages_that_nobody_has_touched(tmp_path, need, filesystem, before):
+    """Their file, new or grown, has all its blocks: who touches a page without one is killed (SIGBUS)."""
+    need("interval", filesystem)
+
+    def work(disk):
+        d = PersistDict(os.path.join(disk.place, "d"), sync_interval=1e6, **QUIET)
+        for number in range(before):
+            d[number] = bytes(1000)
+        d.flush()
+        disk.fill()
+        return write_until_refused(d, 1000)
+
+    assert on_disk(tmp_path, filesystem, work) > before + 100
+
+
+@FORKING
+@pytest.mark.parametrize("filesystem", ["ext4", "tmpfs"])
+def test_after_a_restart_on_a_nearly_full_disk_opening_is_refused_or_writes_have_room(tmp_path, need, filesystem):
+    """The file of recent writes is then made anew: whole, or not at all."""
+    need("interval", filesystem)
+    with PersistDict(tmp_path / "original", **QUIET) as d:
+        recent = os.path.basename(recent_folder(d._store.env.folder))
+
+    def work(disk):
+        folder = os.path.join(disk.place, "d")
+
+        def open_and_write():
+            assert write_until_refused(PersistDict(folder, sync_interval=1e6, **QUIET), 1000) > 100
+
+        outcomes = []
+        for room in range(0, 1 << 20, 64 << 10):
+            shutil.copytree(tmp_path / "original", folder, ignore=shutil.ignore_patterns(recent))
+            filler = disk.occupy("filler", disk.free() - room)
+            outcomes.append(outcome_of(open_and_write, DiskFullError))
+            os.unlink(filler)
+            shutil.rmtree(folder)
+        return outcomes
+
+    assert set(on_disk(tmp_path, filesystem, work)) == {"DiskFullError", "done"}
 
 
 @pytest.mark.parametrize("fault", full.FAULTS)

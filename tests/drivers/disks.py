@@ -8,6 +8,7 @@ last process of the driver is gone, however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -15,8 +16,10 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
-from drivers.running import WATCHDOG, finish
+from drivers.running import WATCHDOG, ask_child, finish, hush
 
 SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
 NO_LOG_FLUSH = 2  # neither data nor the journal is written any more
@@ -97,11 +100,33 @@ class Disk:
                 os.posix_fallocate(file.fileno(), 0, size)
         return path
 
+    def fill(self) -> None:
+        """Leave not a byte."""
+        self.occupy("filling", self.free() - (1 << 20))
+        with contextlib.suppress(OSError), open(os.path.join(self.place, "last"), "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
     def remove(self) -> None:
         """Unmount, and remove the image."""
         self.unmount()
         if os.path.exists(self.image):
             os.unlink(self.image)
+
+
+def on_disk(folder: str | os.PathLike[str], filesystem: str, work: Callable[[Disk], object]) -> Any:
+    """What `work` returns in a child, with a small disk that is gone when the child is."""
+
+    def mount_and_work() -> object:
+        hush()
+        keep_mounts_private()
+        disk = Disk(os.fspath(folder), filesystem, 24 << 20)
+        disk.mount()
+        if os.path.exists(disk.image):
+            os.unlink(disk.image)
+        return work(disk)
+
+    return ask_child(mount_and_work, f"a child on {filesystem}")
 
 
 def why_not(folder: str, filesystem: str) -> str:
