@@ -84,7 +84,7 @@ class Evictable(abc.ABC):
         return len(batch)
 
     def usage(self, *, exact: bool = False) -> Usage:
-        """How much there is, never less than the truth; `exact` costs a sync. The bytes are those of pages, if any."""
+        """How much there is, never less than the truth; `exact` costs a sync."""
         raise Unsupported(f"{self.place}: this engine keeps no bounds")
 
     def accesses(

@@ -14,7 +14,7 @@ from drivers.steps import OPERATIONS
 from drivers.workload import FAULTS
 
 from persistdict import PersistDict, PersistDictError
-from persistdict.stores.lmdb.drain import write_directly
+from persistdict.stores.lmdb.direct import write_directly
 from persistdict.stores.lmdb.transaction import ClearingTransaction
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")

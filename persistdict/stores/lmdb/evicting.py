@@ -1,4 +1,4 @@
-"""Eviction on LMDB: the pages in use, entries by their last use, and removing them by way of the recent writes."""
+"""Eviction on LMDB: what is there, entries by their last use, and removing them by way of the recent writes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.durable import Durable
 from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
+from persistdict.stores.lmdb.sizes import total_size
 from persistdict.stores.lmdb.walk import beyond, walk
 
 __all__ = ["Evicting", "pages_of"]
 
-_INDEX = 40  # bytes that the index and the tree take of an entry, beside its key
 _ROW = 100  # bytes of a note that an entry is gone
 
 
@@ -22,15 +22,16 @@ class Evicting(Durable, Evictable):
     """How much is there, what was used when, and removing it."""
 
     def usage(self, *, exact: bool = False) -> Usage:
-        """Pages of the data in use, and those of the recent writes, each of which may turn out to be an overwrite."""
+        """The entries of the data, and all recent writes, each of which may turn out to be an overwrite."""
         if exact:
             self.sync()
         return self.env.attempt(self._usage)
 
     def _usage(self) -> Usage:
         d, r = self.snapshots()
-        entries = d.stat(self.e)["entries"]
-        size = sum(pages_of(d.stat(db)) for db in (self.k, self.e, self.v, self.x, self.a))
+        entries, size = d.stat(self.e)["entries"], total_size(self, d)
+        if size is None:
+            size = sum(pages_of(d.stat(db)) for db in (self.e, self.v))
         if r is not None:
             stat = r.stat()
             entries, size = entries + stat["entries"] - RESERVED, size + pages_of(stat)
@@ -61,7 +62,7 @@ class Evicting(Durable, Evictable):
             if read_at >= before:
                 continue
             key_at = HEADER_SIZE + hint_size
-            size = len(raw) + key_size + _INDEX + (large_size(raw[-16:-4]) if flags & LARGE else 0)
+            size = len(raw) + (large_size(raw[-16:-4]) if flags & LARGE else 0)
             found.append(Access(raw[key_at : key_at + key_size], seq, version, max(mtime, read_at), uses, size))
         return found, None
 

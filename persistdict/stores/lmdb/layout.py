@@ -3,6 +3,7 @@
     info: "format" -> "1"        refused if it is another
           "last" -> number       of the last transaction that is in the data, see recent.py
           "id" -> random         which store it is, wherever its files are; older ones have none
+          "size" -> number       bytes that all entries take, see sizes.py; older ones have none
           "replaced" -> dev:ino  of the data.mdb that this one is a compacted copy of, and has replaced
           and what the dictionary keeps there: the names of codecs, the key size limit, whether it was initialised
 
@@ -39,6 +40,7 @@ def initialise(raw: lmdb.Environment) -> None:
         dbs = {name: raw.open_db(name.encode(), txn=txn, **flags) for name, flags in DATABASES.items()}
         txn.put(b"format", FORMAT.encode(), db=dbs["info"])
         txn.put(LAST, b"0", db=dbs["info"])
+        txn.put(b"size", b"0", db=dbs["info"])
         txn.put(ID, os.urandom(16).hex().encode(), db=dbs["info"])
 
 

@@ -20,9 +20,11 @@ from typing import Any
 
 from persistdict.errors import CorruptEntryError
 from persistdict.reports import Fault, Report
-from persistdict.stores.lmdb.drain import drain, write_directly
+from persistdict.stores.lmdb.direct import write_directly
+from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.mend import Mender
 from persistdict.stores.lmdb.pair import Pair
+from persistdict.stores.lmdb.sizes import SIZE
 from persistdict.stores.lmdb.verify import Found, Progress, inspect
 
 __all__ = ["repair"]
@@ -71,7 +73,9 @@ def _mend(rows: Pair, found: list[Found]) -> tuple[int, int]:
 
     def work(d: Any, _: int) -> tuple[int, Mender]:
         mender = Mender(rows, d)
-        return sum(mender.mend(each) for each in found), mender
+        mended = sum(mender.mend(each) for each in found)
+        d.delete(SIZE, db=rows.meta)  # it is counted anew
+        return mended, mender
 
     (mended, mender), _ = write_directly(rows, work)
     if mender.settled:

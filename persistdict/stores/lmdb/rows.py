@@ -57,7 +57,7 @@ class Place(NamedTuple):
 class Rows:
     """What can be done with entries within a transaction of LMDB. The store derives from it.
 
-    Threads: holds no state of a transaction; `touched` is changed by single operations only.
+    Threads: `touched` is changed by single operations only, `growth` (see sizes.py) under the lock of the data.
     """
 
     env: Environment
@@ -65,6 +65,7 @@ class Rows:
     idle: float | None
     clock: Callable[[], float]
     touched: dict[bytes, float | None]
+    growth: int = 0
     timeout: float  # seconds that a write waits for other processes
     place: str
     begin: Callable[..., Any]  # of the recent writes
@@ -181,6 +182,7 @@ class Rows:
         raw += crc32(raw).to_bytes(4, "little")
         if not txn.put(seq, raw, append=True, db=self.e):
             txn.put(seq, raw, db=self.e)  # the last number is damaged, and too large
+        self.growth += len(raw)
         return seq
 
     def put_in(
@@ -230,8 +232,10 @@ class Rows:
         )  # fmt: skip
         txn.delete(seq, db=self.e)
         txn.put(seq, raw, db=self.e)
+        self.growth += len(raw)
         if large:
             txn.put(seq, blob, db=self.v)
+            self.growth += len(blob)
         if deadline:
             txn.put(DEADLINE.pack(deadline), seq, db=self.x)
 
@@ -270,9 +274,11 @@ class Rows:
         self.touched.pop(seq, None)
 
     def _clear_traces(self, txn: Any, place: Place) -> None:
-        """Remove the large value and the deadline of an entry."""
+        """Remove the large value and the deadline of an entry, whose record is about to go."""
         (seq, deadline), record = place.slot, place.record
+        self.growth -= len(txn.get(seq, b"", self.e))
         if record is None or record.flags & LARGE:
+            self.growth -= len(txn.get(seq, b"", self.v))
             txn.delete(seq, db=self.v)
         if deadline:
             txn.delete(DEADLINE.pack(deadline), seq, db=self.x)
@@ -283,6 +289,8 @@ class Rows:
     def clear_in(self, txn: Any) -> int:
         """Remove all entries, readable or not."""
         total: int = txn.stat(self.e)["entries"]
+        txn.put(b"size", b"0", db=self.meta)
+        self.growth = 0
         for db in (self.k, self.e, self.v, self.x, self.a):
             txn.drop(db, delete=False)
         self.touched.clear()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from persistdict.errors import DiskFullError
 from persistdict.store import ANY, Condition, Receipt, Transaction
-from persistdict.stores.lmdb.drain import write_directly
+from persistdict.stores.lmdb.direct import write_directly
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.evicting import Evicting
 from persistdict.stores.lmdb.recent import change_nothing
