@@ -13,11 +13,11 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from persistdict.bounded import Access, Usage
 from persistdict.errors import FullError, TooLargeError
 from persistdict.log import Log
-from persistdict.store import Store
 
 __all__ = ["POLICIES", "Bounds"]
 
@@ -39,7 +39,7 @@ class Bounds:
     """Keeps one store within bounds.
 
     Args:
-        store: the store.
+        store: the store, or what stands for it before it is opened.
         max_entries, max_bytes: the bounds, or None.
         policy: one of POLICIES.
         log: is told of the first eviction.
@@ -48,7 +48,7 @@ class Bounds:
         evicted: how many entries were removed.
     """
 
-    def __init__(self, store: Store, max_entries: int | None, max_bytes: int | None, policy: str, log: Log) -> None:
+    def __init__(self, store: Any, max_entries: int | None, max_bytes: int | None, policy: str, log: Log) -> None:
         self._store, self._policy, self._log = store, policy, log
         self._max = Usage(max_entries or 1 << 62, max_bytes or 1 << 62)
         self._left = Usage(0, 0)  # what may be written before looking again
@@ -92,12 +92,13 @@ class Bounds:
 
     def _without_what_is_over(self, coming: Usage) -> Usage:
         """What is there, exactly; and if that is too much, without the entries that are past their deadline."""
-        usage = self._store.usage(exact=True)
+        usage: Usage = self._store.usage(exact=True)
         if self._store.idle is None and self._exceeds(usage, coming, HIGH) and self._expire():
             usage = self._store.usage(exact=True)
         return usage
 
     def _expire(self) -> int:
+        removed: int
         removed, position = self._store.expire(STEP)
         while position is not None:
             more, position = self._store.expire(STEP, position)

@@ -110,7 +110,7 @@ class Options(NamedTuple):
         """Whether there is a bound."""
         return self.max_bytes is not None or self.max_entries is not None
 
-    def make_bounds(self, store: Store, log: Log) -> Bounds | None:
+    def make_bounds(self, store: Any, log: Log) -> Bounds | None:
         """What keeps the store within the bounds; None if there are none."""
         if not self.is_bounded:
             return None

@@ -189,6 +189,28 @@ def test_after_a_restart_on_a_nearly_full_disk_opening_is_refused_or_writes_have
     assert set(on_disk(tmp_path, filesystem, work)) == {"DiskFullError", "done"}
 
 
+@FORKING
+def test_what_could_not_be_opened_is_opened_once_there_is_room_whoever_holds_the_error(tmp_path, need):
+    """A program that tries again within `except`, or keeps the error, is not told that the store is open already."""
+    need("interval", "tmpfs")
+
+    def work(disk):
+        folder = os.path.join(disk.place, "d")
+        with PersistDict(folder, **QUIET) as d:
+            d["k"] = "v"
+            recent = recent_folder(d._store.env.folder)
+        shutil.rmtree(recent)  # as after a restart of the machine
+        filler = disk.occupy("filler", disk.free() - (64 << 10))
+        try:
+            PersistDict(folder, **QUIET)
+        except DiskFullError as error:
+            os.unlink(filler)
+            with PersistDict(folder, **QUIET) as d:
+                return d["k"], type(error).__name__
+
+    assert on_disk(tmp_path, "tmpfs", work) == ["v", "DiskFullError"]
+
+
 @pytest.mark.parametrize("fault", full.FAULTS)
 def test_the_driver_of_full_disks_notices_a_planted_fault(tmp_path, need, fault):
     """An error of another kind, a write that is lost, a delete that is undone, a refused write that is half done."""

@@ -30,7 +30,7 @@ from persistdict.stores.lmdb.engine import RETRIES, TIMEOUT, Engine, MapFull, No
 from persistdict.stores.lmdb.failures import translated, was_remapped
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
 from persistdict.stores.lmdb.guard import DAMAGED
-from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, open_raw, share, unshare
+from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, let_go, open_raw, share, unshare
 from persistdict.stores.lmdb.presence import Presence, gone
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
 from persistdict.stores.lmdb.trust import Trust
@@ -118,7 +118,12 @@ class Environment(Trust):
                 if files.identity(self.folder) is None:
                     files.create_data(self.folder, self._create)
                 self.look_at_files()
-                self._bind(find_or_open(self.folder, self.map_size), open_recent)
+                raw = find_or_open(self.folder, self.map_size)
+                try:
+                    self._bind(raw, open_recent)
+                except BaseException:
+                    let_go(raw)
+                    raise
             except lmdb.Error as error:
                 raise translated(error, self.folder, opening=True) from error
             except OSError as error:
@@ -138,7 +143,7 @@ class Environment(Trust):
             raw.close()  # nobody else can know of it
 
     def _bind(self, raw: lmdb.Environment, recent_opener: Callable[..., tuple[Any, int]]) -> None:
-        """Check that the environment is a store of ours, and take it into use with its recent writes."""
+        """Check that the environment is ours, and take it into use with its recent writes."""
         if not raw.flags()["sync"]:
             raise NotAStoreError(f"{self.folder} is open in this process without sync; writes would not be durable")
         dbs, last = layout.adopt(raw, self.folder)

@@ -21,7 +21,17 @@ from persistdict.errors import NotAStoreError
 from persistdict.stores.lmdb.folder import DATA, LOCK, identity
 from persistdict.stores.lmdb.limits import fits
 
-__all__ = ["find_or_open", "forget_inherited", "is_open", "open_alone", "open_raw", "open_readable", "share", "unshare"]
+__all__ = [
+    "find_or_open",
+    "forget_inherited",
+    "is_open",
+    "let_go",
+    "open_alone",
+    "open_raw",
+    "open_readable",
+    "share",
+    "unshare",
+]
 
 MAX_DBS = 32
 MAX_READERS = 1024
@@ -216,6 +226,15 @@ def find_shared(folder: str) -> lmdb.Environment | None:
             if key is not None and identity(raw.path()) == key:
                 return raw
     return None
+
+
+def let_go(raw: lmdb.Environment) -> None:
+    """Close an environment that could not be taken into use, unless others know of it.
+
+    Else whoever holds the error holds it open, by the traceback, and the same files cannot be opened again.
+    """
+    if not any(raw is known for known in (*_living(_known), *_living(_registry()))):
+        raw.close()
 
 
 def is_open(raw: lmdb.Environment) -> bool:

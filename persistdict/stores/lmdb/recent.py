@@ -43,7 +43,7 @@ from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
 from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
 from persistdict.stores.lmdb.layout import name_of
-from persistdict.stores.lmdb.opening import find_or_open, open_raw
+from persistdict.stores.lmdb.opening import find_or_open, let_go, open_raw
 from persistdict.stores.lmdb.record import GONE, RESIDUE, Parsed, parse_record
 from persistdict.stores.lmdb.room import can_be_promised, give_room, keep_room
 from persistdict.stores.lmdb.trees import ADVICE
@@ -154,7 +154,11 @@ def _open(path: str) -> lmdb.Environment:
         if getattr(error, "code", 0) not in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
             raise
         return find_or_open(path, 0, max_dbs=0, sync=False)  # a failing disk lets it be read at least
-    keep_room(os.path.join(path, DATA), raw.info()["map_size"] + RESERVE)
+    try:
+        keep_room(os.path.join(path, DATA), raw.info()["map_size"] + RESERVE)
+    except BaseException:
+        let_go(raw)
+        raise
     return raw
 
 
@@ -177,6 +181,7 @@ def open_existing(
         stored = txn.get(BASE)
     base = base_of(stored)
     if base is None:
+        let_go(raw)
         raise CorruptStoreError(errno.EIO, f"the recent writes do not say what they belong to; {ADVICE}", path)
     return raw, base
 
