@@ -15,6 +15,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ from persistdict.stores.lmdb.engine import RETRIES, TIMEOUT, Engine, MapFull, No
 from persistdict.stores.lmdb.failures import translated, was_remapped
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
 from persistdict.stores.lmdb.guard import DAMAGED
-from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, let_go, open_raw, share, unshare
+from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, let_go, share, unshare
 from persistdict.stores.lmdb.presence import Presence, gone
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
 from persistdict.stores.lmdb.trust import Trust
@@ -116,7 +117,7 @@ class Environment(Trust):
                 files.remove_leftovers(self.folder)
                 remove_stale(self.folder)
                 if files.identity(self.folder) is None:
-                    files.create_data(self.folder, self._create)
+                    files.create_data(self.folder, partial(layout.create, map_size=self.map_size))
                 self.look_at_files()
                 raw = find_or_open(self.folder, self.map_size)
                 try:
@@ -133,14 +134,6 @@ class Environment(Trust):
             finally:
                 self.recent.free()
                 self.data.free()
-
-    def _create(self, folder: str) -> None:
-        """Build a new, empty database; it is moved into place when this returns."""
-        raw = open_raw(folder, self.map_size)
-        try:
-            layout.initialise(raw)
-        finally:
-            raw.close()  # nobody else can know of it
 
     def _bind(self, raw: lmdb.Environment, recent_opener: Callable[..., tuple[Any, int]]) -> None:
         """Check that the environment is ours, and take it into use with its recent writes."""

@@ -19,8 +19,9 @@ from typing import Any
 import lmdb
 
 from persistdict.errors import NotAStoreError
+from persistdict.stores.lmdb.opening import open_raw
 
-__all__ = ["FORMAT", "ID", "LAST", "REPLACED", "adopt", "initialise", "name_of", "note", "set_note"]
+__all__ = ["FORMAT", "ID", "LAST", "REPLACED", "adopt", "create", "initialise", "name_of", "note", "set_note"]
 
 FORMAT = "1"
 LAST, ID, REPLACED = b"last", b"id", b"replaced"
@@ -42,6 +43,15 @@ def initialise(raw: lmdb.Environment) -> None:
         txn.put(LAST, b"0", db=dbs["info"])
         txn.put(b"size", b"0", db=dbs["info"])
         txn.put(ID, os.urandom(16).hex().encode(), db=dbs["info"])
+
+
+def create(folder: str, map_size: int | None) -> None:
+    """Build a new, empty database of which nobody else can know."""
+    raw = open_raw(folder, map_size)
+    try:
+        initialise(raw)
+    finally:
+        raw.close()
 
 
 def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
