@@ -3,20 +3,22 @@
 Before a write there must be room for it. Where there is not, entries go until the store holds 95 % of its bound, least
 recently used first (or what the policy says). The order is exact: one pass over the times of use gives the candidates
 for several rounds, for an entry that is not used can only be overtaken by such as were used later; and whether it was
-used since is decided again in the transaction that removes it.
+used since is decided again in the transaction that removes it. Reads are noted in batches: those of the time since the
+last round of upkeep, or the last pass, count as equally late.
 
 Threads: any number.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from persistdict.bounded import Access, Usage
-from persistdict.errors import FullError, TooLargeError
+from persistdict.errors import DiskFullError, FullError, TooLargeError
 from persistdict.log import Log
 
 __all__ = ["POLICIES", "Bounds"]
@@ -77,10 +79,13 @@ class Bounds:
     def _look(self, coming: Usage, is_new: Callable[[], int] | None) -> None:
         usage = self._store.usage()
         if self._exceeds(usage, coming, 1.0):
+            if is_new is not None:
+                coming = Usage(is_new(), coming.size)
+            if not coming.entries and usage.size + coming.size <= self._max.size:
+                self._left = Usage(0, 0)
+                return  # an overwrite adds no entry
             usage = self._without_what_is_over(coming)
             if self._policy == "none":
-                if is_new is not None and usage.size + coming.size <= self._max.size:
-                    coming = Usage(is_new(), coming.size)
                 if self._exceeds(usage, coming, 1.0):
                     raise FullError(_full_message(self._max, usage))
             elif self._exceeds(usage, coming, HIGH):
@@ -159,6 +164,9 @@ class Bounds:
 
     def _rank(self, entries: int, proceed: Callable[[], bool]) -> None:
         """Find the candidates for the next rounds, in one pass over all entries."""
+        self._store.sync()  # else what was evicted since would be found again
+        with contextlib.suppress(DiskFullError):  # what was read since is known to this process at least
+            self._store.flush_touched(self._store.clock())
         keep = min(MOST, max(LEAST, entries // 4))
         by_uses, in_order = self._policy == "lfu", self._policy == "fifo"
         heap: list[tuple[int, float, int, Access]] = []  # its first is the one that would stay longest

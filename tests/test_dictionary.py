@@ -557,7 +557,8 @@ def test_the_public_names_are_these():
     """Adding or losing a public name is a decision."""
     assert sorted(persistdict.__all__) == [
         "BusyError", "ClosedError", "Codec", "CorruptEntryError", "CorruptStoreError", "DamagedEntryWarning",
-        "DecodeError", "DiskFullError", "Entry", "Fault", "FullError", "KeyTypeError", "MaintenanceError", "MismatchError",
+        "DecodeError", "DiskFullError", "Entry", "Fault", "FullError", "KeyTypeError", "MaintenanceError",
+            "MismatchError",
         "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "Quarantined",
         "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "StoreError", "StoreGoneError",
         "TargetExistsError", "TooLargeError", "UnsafePathError", "Unsupported", "ValueTypeError", "salvage",

@@ -13,9 +13,10 @@ from persistdict.testing.base import Clock
 from persistdict.testing.entries import EntryTests
 from persistdict.testing.many import ManyTests
 from persistdict.testing.time import TimeTests
+from persistdict.testing.use import UseTests
 
 __all__ = ["Clock", "StoreContract"]
 
 
-class StoreContract(EntryTests, ManyTests, TimeTests):
+class StoreContract(EntryTests, ManyTests, TimeTests, UseTests):
     """One test for each sentence of the contract in `persistdict.store`."""

@@ -23,7 +23,7 @@ from persistdict.stores.lmdb.layout import LAST
 from persistdict.stores.lmdb.recent import BASE, MARK
 from persistdict.stores.lmdb.reserve import RESERVE, find_room, look_for_room
 from persistdict.stores.lmdb.rows import Rows
-from persistdict.stores.lmdb.sizes import begin_size, end_size
+from persistdict.stores.lmdb.totals import begin_size, end_size
 
 __all__ = ["write_directly"]
 

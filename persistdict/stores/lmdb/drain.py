@@ -24,7 +24,7 @@ from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, Row, parse_row
 from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, RESIDUE
 from persistdict.stores.lmdb.reserve import find_room, look_for_room
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Place, Rows
-from persistdict.stores.lmdb.sizes import begin_size, end_size
+from persistdict.stores.lmdb.totals import begin_size, end_size
 
 __all__ = [
     "NUMBER",

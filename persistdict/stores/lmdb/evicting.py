@@ -10,7 +10,7 @@ from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.durable import Durable
 from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
-from persistdict.stores.lmdb.sizes import total_size
+from persistdict.stores.lmdb.totals import total_size
 from persistdict.stores.lmdb.walk import beyond, walk
 
 __all__ = ["Evicting", "pages_of"]

@@ -57,7 +57,7 @@ class Place(NamedTuple):
 class Rows:
     """What can be done with entries within a transaction of LMDB. The store derives from it.
 
-    Threads: `touched` is changed by single operations only, `growth` (see sizes.py) under the lock of the data.
+    Threads: `touched` is changed by single operations only, `growth` (see totals.py) under the lock of the data.
     """
 
     env: Environment

@@ -1,0 +1,307 @@
+"""Bounds: how much a dictionary holds, what goes first, and what is refused."""
+
+import contextlib
+import pickle
+import random
+import threading
+
+import pytest
+from drivers.running import ask_child
+
+from persistdict import FullError, PersistDict, TooLargeError
+from persistdict.testing import Clock
+
+
+@pytest.fixture(params=["lmdb", "lmdb uncached", "memory"])
+def opened(request, tmp_path):
+    """A function that opens handles on one dictionary."""
+    with contextlib.ExitStack() as handles:
+
+        def open_one(**options):
+            options.setdefault("background_thread", "disabled")
+            options.setdefault("caching", request.param != "lmdb uncached")
+            path = f"memory://{tmp_path}" if request.param == "memory" else tmp_path / "d"
+            return handles.enter_context(PersistDict(path, **options))
+
+        yield open_one
+
+
+@pytest.fixture
+def messages():
+    """The warnings that are logged."""
+    from loguru import logger
+
+    found = []
+    handler = logger.add(lambda message: found.append(str(message)), level="WARNING")
+    yield found
+    logger.remove(handler)
+
+
+# How much
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu", "fifo"])
+@pytest.mark.parametrize("bound", [1, 3, 20, 1000])
+def test_there_are_never_more_entries_than_the_bound(opened, policy, bound):
+    """With one process, after every write; and not many fewer."""
+    d = opened(max_entries=bound, eviction=policy)
+    for number in range(2 * bound + 10):
+        d[number] = number
+        if number % 50 == 0 or bound < 50:
+            assert len(d) <= bound
+        assert d[number] == number
+    assert int(0.94 * bound) <= len(d) <= bound
+    assert list(d)[-1] == 2 * bound + 9
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu", "fifo", "none"])
+def test_overwriting_and_deleting_make_no_entry_go(opened, policy):
+    d = opened(max_entries=100, eviction=policy)
+    for number in range(100):
+        d[number] = 0
+    for number in range(100):
+        d[number] = number
+    del d[50]
+    d[50] = 50
+    d.update({number: number for number in range(100)})
+    assert d == {number: number for number in range(100)}
+
+
+@pytest.mark.parametrize("size", [100, 3000, 40_000])
+def test_the_bytes_stay_within_their_bound(opened, size):
+    bound = 1 << 20
+    d = opened(max_bytes=bound, codec="raw")
+    rng = random.Random(size)
+    for number in range(3 * bound // size):
+        d[number] = bytes(size)
+        d.get(rng.randrange(number + 1))
+        if number % 100 == 0:
+            assert d._store.usage(exact=True).size <= bound
+    assert 0.85 * bound < d._store.usage(exact=True).size <= bound
+    assert sum(map(len, d.values())) > 0.5 * bound
+
+
+def test_many_at_once_find_room_too(opened):
+    d = opened(max_entries=2000)
+    d.update((number, 0) for number in range(1500))
+    d.update((number, 1) for number in range(1500, 2900))
+    assert len(d) <= 2000
+    assert all(number in d for number in range(1500, 2900))
+    d.set_many(dict.fromkeys(range(5000), 2))  # more than there is room for: they are written, and then go
+    d["last"] = 3
+    assert len(d) <= 2000
+    assert d["last"] == 3
+
+
+def test_setdefault_and_initialisation_keep_the_bound(opened):
+    d = opened(max_entries=10)
+    for number in range(30):
+        d.setdefault(number, number)
+    assert len(d) <= 10
+    d({-number: 0 for number in range(1, 6)})
+    assert len(d) <= 10
+    assert d[-5] == 0
+
+
+# Which
+
+
+def test_the_least_recently_used_go_first(opened):
+    """Whatever stays was used later than whatever went: checked against a plain list of uses."""
+    clock = Clock()
+    d = opened(max_entries=40, clock=clock)
+    used: dict[int, float] = {}
+    rng = random.Random(7)
+    for number in range(400):
+        clock.now += 1
+        d[number] = number
+        used[number] = clock.now
+        went = used.keys() - set(d)
+        if went:
+            assert max(used[key] for key in went) < min(used[key] for key in used.keys() - went)
+        for key in went:
+            del used[key]
+        for key in rng.sample(sorted(used), min(3, len(used))):
+            clock.now += 1
+            assert d[key] == key
+            used[key] = clock.now
+            d.flush()
+    assert len(used) == len(d)
+
+
+def test_the_least_frequently_used_go_first(opened):
+    d = opened(max_entries=20, eviction="lfu")
+    for number in range(20):
+        d[number] = number
+        for _ in range(number % 7):
+            assert d[number] == number
+    for number in range(100, 110):
+        d[number] = number
+    stayed = [number % 7 for number in range(20) if number in d]
+    went = [number % 7 for number in range(20) if number not in d]
+    assert max(went) <= min(stayed)
+
+
+def test_the_first_inserted_go_first_however_they_are_used(opened):
+    d = opened(max_entries=10, eviction="fifo")
+    for number in range(10):
+        d[number] = 0
+    for number in range(10, 25):
+        d[min(d)] = 1
+        d[number] = 0
+    assert list(d) == list(range(25 - len(d), 25))
+
+
+def test_what_is_over_goes_before_what_is_not(opened):
+    clock = Clock()
+    d = opened(max_entries=10, clock=clock)
+    for number in range(5):
+        d[number] = number
+    for number in range(5, 10):
+        d.set(number, number, ttl=10)
+    clock.now += 20
+    for number in range(10, 15):
+        d[number] = number
+    assert list(d) == [*range(5), *range(10, 15)]
+
+
+# What is refused
+
+
+def test_without_eviction_a_write_that_has_no_room_is_refused_and_nothing_is_lost(opened):
+    d = opened(max_entries=5, eviction="none")
+    for number in range(5):
+        d[number] = number
+    for write in (
+        lambda: d.__setitem__(9, 9),
+        lambda: d.setdefault(9, 9),
+        lambda: d.update({0: 1, 9: 9}),
+        lambda: d.set_many(dict.fromkeys(range(1000), 9)),
+    ):
+        with pytest.raises(FullError, match="max_entries=5"):
+            write()
+    with pytest.raises(RuntimeError):
+        d[9] = 9
+    assert d == {number: number for number in range(5)}
+    d[3] = "new"
+    del d[1]
+    d[9] = 9
+    assert list(d) == [0, 2, 3, 4, 9]
+
+
+def test_without_eviction_bytes_are_refused_too(opened):
+    d = opened(max_bytes=1 << 20, eviction="none", codec="raw")
+    written = 0
+    with pytest.raises(FullError, match="max_bytes=1,048,576"):
+        for number in range(1000):
+            d[number] = bytes(10_000)
+            written += 1
+    assert 95 <= written <= 104
+    assert len(d) == written
+    del d[0]
+    d["small"] = b""
+
+
+@pytest.mark.parametrize("policy", ["lru", "none"])
+def test_one_value_that_is_larger_than_the_bound_is_refused(opened, policy):
+    d = opened(max_bytes=1 << 16, codec="raw", eviction=policy)
+    d["k"] = b"v"
+    for write in (lambda: d.__setitem__("k", bytes(1 << 16)), lambda: d.update(a=b"", k=bytes(1 << 17))):
+        with pytest.raises(TooLargeError, match="max_bytes=65,536"):
+            write()
+    assert d == {"k": b"v"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_entries": 0}, {"max_entries": -1}, {"max_entries": 1.5}, {"max_entries": True}, {"max_bytes": 100},
+        {"max_bytes": 1 << 20, "eviction": "LRU"}, {"eviction": "lfu"}, {"max_entries": 5, "eviction": None},
+    ],
+)  # fmt: skip
+def test_impossible_bounds_are_refused(tmp_path, options):
+    with pytest.raises((ValueError, TypeError)):
+        PersistDict(tmp_path / "d", **options)
+
+
+# Telling
+
+
+def test_the_first_eviction_is_told_and_names_no_key(opened, messages):
+    d = opened(max_entries=3, name="ours")
+    for number in range(3):
+        d[f"secret{number}"] = number
+    assert not messages
+    for number in range(3, 9):
+        d[f"secret{number}"] = number
+    assert len(messages) == 1
+    assert "ours" in messages[0]
+    assert "max_entries=3" in messages[0]
+    assert "secret" not in messages[0]
+
+
+def test_nothing_is_ever_evicted_without_a_bound(opened):
+    d = opened()
+    d.update((number, "v" * 100) for number in range(5000))
+    d.flush()
+    assert len(d) == 5000
+
+
+# Others
+
+
+def test_the_bound_of_a_handle_that_was_pickled_holds(tmp_path):
+    with PersistDict(tmp_path / "d", max_entries=5, eviction="fifo", background_thread="disabled") as d:
+        for number in range(5):
+            d[number] = number
+        again = pickle.loads(pickle.dumps(d))
+        again[5] = 5
+        assert len(d) <= 5
+        again.close()
+
+
+def test_a_child_that_was_forked_keeps_the_bound(tmp_path):
+    with PersistDict(tmp_path / "d", max_entries=50, background_thread="disabled") as d:
+        d.update((number, 0) for number in range(50))
+
+        def child():
+            for number in range(100, 150):
+                d[number] = 0
+            return len(d)
+
+        assert ask_child(child, "a child that writes") <= 50
+        d["k"] = 1
+        assert len(d) <= 50
+
+
+def test_threads_keep_the_bound_and_their_newest(opened):
+    d = opened(max_entries=400)
+    errors = []
+
+    def work(name):
+        try:
+            for number in range(300):
+                d[name, number] = number
+                assert d[name, number] == number
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(d) <= 404
+
+
+def test_what_a_cache_in_memory_holds_of_evicted_entries_is_gone(opened):
+    d, other = opened(max_entries=5), opened()
+    for number in range(5):
+        d[number] = number
+        assert other[number] == number
+    for number in range(5, 10):
+        d[number] = number
+    for number in range(5):
+        assert (number in other) == (other.get(number) is not None)
+    assert sorted(other) == sorted(d)
