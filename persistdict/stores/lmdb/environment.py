@@ -22,6 +22,7 @@ import lmdb
 
 from persistdict.errors import NotAStoreError, OpenError, PersistDictError, StoreGoneError, refused
 from persistdict.forking import is_held_here
+from persistdict.statistics import Removed
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout, readonly, registry
 from persistdict.stores.lmdb.closed import raise_closed
@@ -78,6 +79,7 @@ class Environment(Trust):
         self.roomy, self.scarce, self.much = 0, False, MUCH
         self.pending, self.armed, self.due = 0, False, float("inf")
         self.touched: dict[bytes, float | None] = {}
+        self.removed = Removed()
         self.reopened: list[Callable[[], None]] = []
         self.unsynced: list[Callable[[float], bool]] = []
         self._followers: weakref.WeakSet[Any] = weakref.WeakSet()
