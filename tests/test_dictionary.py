@@ -559,7 +559,8 @@ def test_the_public_names_are_these():
         "BusyError", "ClosedError", "Codec", "CorruptEntryError", "CorruptStoreError", "DamagedEntryWarning",
         "DecodeError", "DiskFullError", "Entry", "Fault", "KeyTypeError", "MaintenanceError", "MismatchError",
         "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "Quarantined",
-        "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "StoreError", "StoreGoneError",
-        "TargetExistsError", "UnsafePathError", "Unsupported", "ValueTypeError", "salvage",
+        "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StoreError",
+        "StoreGoneError", "TargetExistsError", "TaskStatus", "UnsafePathError", "Unsupported", "ValueTypeError",
+        "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)
