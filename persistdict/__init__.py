@@ -36,6 +36,7 @@ from persistdict.errors import (
 )
 from persistdict.reports import Fault, Quarantined, Report, Salvaged
 from persistdict.rescue import salvage
+from persistdict.statistics import Stats, TaskStatus
 
 __version__ = "0.1.0"
 
@@ -65,9 +66,11 @@ __all__ = [
     "Report",
     "SafeCodec",
     "Salvaged",
+    "Stats",
     "StoreError",
     "StoreGoneError",
     "TargetExistsError",
+    "TaskStatus",
     "TooLargeError",
     "UnsafePathError",
     "Unsupported",

@@ -36,6 +36,7 @@ from persistdict.log import Log
 from persistdict.maintenance import keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
+from persistdict.statistics import Tally
 from persistdict.store import ABSENT, Item, Receipt, Record, Store, Transaction
 from persistdict.upkeep import Upkeep
 
@@ -59,6 +60,7 @@ _OWN_ATTRIBUTES = frozenset(
         "_ttl",
         "_log",
         "_front",
+        "_tally",
         "_fast_type",
         "_confirms",
         "_write_lock",
@@ -188,6 +190,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         self._ttl = seconds(options.ttl)
         self._log = Log(options.label, options.verbose)
         self._front = Front(_cache(options.caching))
+        self._tally = Tally(self._front.hits)
         self._fast_type = str if self._keys.plain else None  # keys of exactly this type are encoded in place
         self._confirms = options.durability == "commit"
         self._write_lock = threading.RLock()
@@ -201,6 +204,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             if not isinstance(self._store, Unopened):
                 return
             store = make_store(self._options)
+            self._tally.follow(store.counts)
             try:
                 self._check_names(store)
                 if store.read_only:
@@ -312,6 +316,8 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             except Exception:  # another thread has just dropped the copy, or the store is in trouble and will say so
                 valid = False
             if valid:
+                for _ in front.hits:  # next(front.hits), without the cost of a call
+                    break
                 store.touched[seq] = None if until is None else store.clock()
                 return value if tag is None else self._codec.decode(tag, value)  # type: ignore[no-any-return]
         if kb is None:
@@ -321,9 +327,11 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
                 kb = self._keys.encode(key)[0]
         found = store.read(kb)
         if found is None:
+            next(self._tally.missed)
             raise KeyError(key)
         tag, blob, seq, until, stamp = found
         value = self._codec.decode(tag, blob)
+        next(self._tally.found)
         if type(value) in IMMUTABLE:
             front.admit(kept_as, (value, None, seq, stamp, until), len(kb) + len(blob))
         else:
@@ -375,11 +383,15 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         """
         wanted = list(dict.fromkeys(keys)) if self._keys.plain else list(keys)
         records = self._store.get_many([self._keys.encode(key)[0] for key in wanted])
-        return {
+        found = {
             key: self._codec.decode(record.tag, record.blob)
             for key, record in zip(wanted, records, strict=True)
             if record is not None
         }
+        missed = records.count(None)
+        self._tally.found.add(len(records) - missed)
+        self._tally.missed.add(missed)
+        return found
 
     def entry(self, key: K) -> Entry:
         """The times, size and version of an entry; does not count as a read. Raises KeyError."""
@@ -471,6 +483,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
                 front.writing = False
         if self._confirms:
             self._store.confirm(commit)
+        next(self._tally.sets)
 
     def set(self, key: K, value: V, *, ttl: float | timedelta | None = _MISSING) -> None:
         """Set an entry, as `d[key] = value` does, with a time to live of its own.
@@ -492,6 +505,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             is None
         ):
             raise KeyError(key)
+        next(self._tally.deletes)
 
     @overload
     def pop(self, key: K, /) -> V: ...
@@ -503,10 +517,12 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         Raises KeyError if it is absent and no default is given. An entry that cannot be decoded stays.
         """
         kept_as, kb, _ = self._locate(key)
-        while (record := self._store.get(kb)) is not None:
+        while (record := self._store.get_many([kb])[0]) is not None:
             value = self._codec.decode(record.tag, record.blob)
             if self._delete_version(record, kept_as):
+                next(self._tally.found)
                 return value
+        next(self._tally.missed)
         if default is _MISSING:
             raise KeyError(key)
         return default
@@ -525,7 +541,10 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             lambda: self._store.delete(record.kb, record.version),
             lambda front, receipt: front.wrote(receipt.id, kept_as, None),
         )
-        return receipt is not None
+        if receipt is None:
+            return False
+        next(self._tally.deletes)
+        return True
 
     def setdefault(self, key: K, default: Any = None, /) -> Any:
         """The value of `key`; if it is absent, `default`, which is stored. Atomic: all callers get the same value."""
@@ -543,6 +562,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
                 lambda: self._store.put(kb, hint, tag, blob, self._ttl, ABSENT),
                 lambda front, receipt: front.wrote_many(receipt.id, [kept_as]),
             ):
+                next(self._tally.sets)
                 return default
 
     def update(self, other: Any = (), /, **kwargs: V) -> None:
@@ -574,6 +594,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             self._make_room([(kb, blob) for _, kb, _, _, blob in part])
             weight = len(part) + (sum(len(blob) for *_, blob in part) >> 11)
             self._write_many(work, [kept_as for kept_as, *_ in part], weight)
+            self._tally.sets.add(len(part))
 
     def _make_room(self, pairs: list[tuple[bytes, bytes]]) -> None:
         """See that there is room within the bounds for these keys and values."""
@@ -601,11 +622,15 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             return txn.id() if counts[0] else 0
 
         self._write_many(work, [kept_as for kept_as, *_ in located], len(located))
+        self._tally.deletes.add(counts[0])
         return counts[0]
 
     def clear(self) -> None:
         """Remove all entries, readable or not, in one transaction."""
-        self._write(lambda: self._store.update(lambda txn: txn.clear(), whole=True), lambda front, _: front.clear())
+        removed = self._write(
+            lambda: self._store.update(lambda txn: txn.clear(), whole=True), lambda front, _: front.clear()
+        )
+        self._tally.deletes.add(removed or 0)
 
     def __call__(self, other: Any = (), /, **kwargs: V) -> PersistDict[K, V]:
         """Initialise the dictionary, once per database, with arguments as for dict(); returns the dictionary itself.
@@ -635,6 +660,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         if "initialised" not in self._store.info() and self._write(
             lambda: self._store.update(work, whole=True), lambda front, _: front.clear()
         ):
+            self._tally.sets.add(len(encoded))
             self._log.info(f"initialised with {len(encoded)} entries")
         else:
             self._log.info("was initialised before; what is there is kept")
@@ -743,6 +769,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         new._configure(options, self._codec)
         new.__dict__.update(self._extras())
         new._set_pairs(_pairs(other, {}), self._ttl)
+        new._tally.reset()
         return new
 
     @property

@@ -33,6 +33,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from persistdict.forking import hold_over_fork
+from persistdict.statistics import Counter
 
 __all__ = ["Front"]
 
@@ -43,7 +44,7 @@ ADMIT_ONE_IN = 8  # misses of a full default cache; keeps a scan over everything
 
 
 class Front:
-    """The copies of one dictionary.
+    """The copies of one dictionary. `hits` counts those that were served.
 
     Args:
         cache: None for no cache, "lru" for the default one, or any cachetools cache (or other mutable mapping).
@@ -54,6 +55,7 @@ class Front:
 
     def __init__(self, cache: MutableMapping[Any, Any] | str | None) -> None:
         self.lock = threading.RLock()
+        self.hits = Counter()
         self.mark = -1
         self.floor = 0
         self.writing = False  # guarded by the dictionary's write lock

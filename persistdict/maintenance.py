@@ -16,10 +16,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
+from functools import partial
 
 from persistdict.errors import ClosedError, CorruptEntryError, DiskFullError, MaintenanceError
 from persistdict.forking import is_held_here
 from persistdict.log import Log
+from persistdict.statistics import TaskLog
 from persistdict.store import Store
 
 __all__ = ["Keeper", "check_all", "expire_all", "keeper_of", "run_once"]
@@ -40,6 +42,7 @@ def expire_all(store: Store, proceed: Callable[[], bool] = _go_on) -> int:
     while position is not None and proceed():
         count, position = store.expire(STEP, position)
         removed += count
+        store.counts.expirations.add(count)
     return removed
 
 
@@ -58,28 +61,33 @@ def run_once(store: Store, log: Log, proceed: Callable[[], bool] = _go_on, *, ch
 
     Raises CorruptEntryError if damage was found.
     """
+    run = partial(keeper_of(store).tasks.run, clock=store.clock)
     store.tidy()
-    store.sync()
+    run("sync", task=store.sync)
     try:
-        store.flush_touched(store.clock())
+        run("access times", task=lambda: store.flush_touched(store.clock()))
     except DiskFullError as error:
         log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
-    removed = 0 if store.read_only else expire_all(store, proceed)
+    removed = 0 if store.read_only else run("expire", task=lambda: expire_all(store, proceed))
     if removed:
         log.info(f"removed {removed} entries that were over")
     if not check:
         return
+    run("check", task=lambda: _check_once(store, log, proceed))
+    if proceed():
+        log.info("the integrity pass found no fault")
+
+
+def _check_once(store: Store, log: Log, proceed: Callable[[], bool]) -> None:
     faults = check_all(store, proceed)
     for fault in faults[:20]:
         log.error(fault)
     if faults:
         raise CorruptEntryError(f"{store.place}: {len(faults)} faults were found, the first: {faults[0]}")
-    if proceed():
-        log.info("the integrity pass found no fault")
 
 
 class Keeper:
-    """The background thread for all stores on the same entries in this process."""
+    """The background thread for all stores on the same entries in this process. `tasks` tells how they went."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # the garbage collector may close a handle while it is held
@@ -91,6 +99,7 @@ class Keeper:
         self._sync_error: BaseException | None = None  # of the last sync, or a full disk
         self._next_round = 0.0  # time.monotonic
         self._next_sync = math.inf
+        self.tasks = TaskLog()
 
     def add(self, store: Store, log: Log, interval: float) -> None:
         """Look after a store, every `interval` seconds, beginning now."""
@@ -173,7 +182,7 @@ class Keeper:
             store = reference()
             if store is not None:
                 try:
-                    store.sync()
+                    self.tasks.run("sync", store.clock, store.sync)
                     self._sync_error = None
                 except ClosedError:
                     continue

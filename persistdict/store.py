@@ -28,6 +28,7 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 from persistdict.bounded import Evictable
 from persistdict.errors import Unsupported
 from persistdict.reports import Fault, Quarantined, Report
+from persistdict.statistics import Counted
 
 __all__ = ["ABSENT", "ANY", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
 
@@ -145,7 +146,7 @@ class Transaction(abc.ABC):
         """The id that this transaction's commit will have."""
 
 
-class Store(Evictable):
+class Store(Counted, Evictable):
     """A handle on stored entries. Several handles may share the same entries; each has its own idle limit."""
 
     capabilities: Capability
@@ -161,7 +162,7 @@ class Store(Evictable):
 
     @abc.abstractmethod
     def read(self, kb: bytes) -> Found | None:
-        """The value of a key, as fast as the store can."""
+        """The value of a key, as fast as the store can. Counts in `counts.expired` if it is there but over."""
 
     @abc.abstractmethod
     def get(self, kb: bytes) -> Record | None:
@@ -169,7 +170,7 @@ class Store(Evictable):
 
     @abc.abstractmethod
     def get_many(self, kbs: list[bytes]) -> list[Record | None]:
-        """The entries of several keys, from one snapshot, in the order asked."""
+        """The entries of several keys, from one snapshot, in the order asked. Counts those that are over, as `read`."""
 
     @abc.abstractmethod
     def contains(self, kb: bytes) -> bool:
@@ -266,16 +267,16 @@ class Store(Evictable):
         """What is wrong with the whole store, so that nothing is written; "" if nothing is."""
         return ""
 
-    def sync(self) -> None:
+    def sync(self) -> None:  # most stores have nothing to wait for
         """Make durable what was written before, by whatever handle or process."""
 
-    def confirm(self, commit: int) -> None:
+    def confirm(self, commit: int) -> None:  # most stores promise nothing more
         """Wait until this handle's commit of that id is durable, if the handle promises so; the id is a receipt's.
 
         If it cannot be made durable, it is undone (unless it was overwritten meanwhile) and the error is raised.
         """
 
-    def on_unsynced(self, call: Callable[[float], bool]) -> None:
+    def on_unsynced(self, call: Callable[[float], bool]) -> None:  # see `sync`
         """Have `call(seconds)` called when something was written that `sync` should make durable within so long.
 
         It tells whether it will see to that; else writers do, at their next write.
@@ -289,10 +290,10 @@ class Store(Evictable):
         """Give unused space back, tells how many bytes. Waits so many seconds for others to let go of the store."""
         raise Unsupported(f"{self.place}: this engine has no space to give back")
 
-    def tidy(self) -> None:
+    def tidy(self) -> None:  # most stores have nothing to tidy
         """Free what users that died have left behind."""
 
-    def on_reopen(self, call: Callable[[], None]) -> None:
+    def on_reopen(self, call: Callable[[], None]) -> None:  # most stores never reopen
         """Have `call` called whenever the store was opened again in a forked child."""
 
     def is_entered(self) -> bool:

@@ -10,6 +10,7 @@ from persistdict.log import Log
 from persistdict.maintenance import expire_all, keeper_of
 from persistdict.options import number
 from persistdict.reports import Quarantined, Report
+from persistdict.statistics import Stats, Tally
 from persistdict.store import Store
 
 __all__ = ["Upkeep"]
@@ -19,6 +20,7 @@ class Upkeep(abc.ABC):
     """The part of a dictionary that looks after its store."""
 
     _log: Log
+    _tally: Tally
 
     @abc.abstractmethod
     def _opened(self) -> Store:
@@ -44,6 +46,29 @@ class Upkeep(abc.ABC):
         store.sync()
         keeper_of(store).raise_error(synced=True)
         store.flush_touched(store.clock())
+
+    def stats(self, *, reset: bool = False) -> Stats:
+        """How often this dictionary was read and written, how large it is, and how its upkeep goes; see `Stats`.
+
+        Args:
+            reset: also set what is counted to zero, in the same step: what other threads do meanwhile is in these
+                numbers or in the next.
+
+        Takes about as long as `len`. What failed in the background is told in `tasks`, not raised.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d["a"] = 1
+        >>> d["a"], d.get("b")
+        (1, None)
+        >>> stats = d.stats(reset=True)
+        >>> stats.hits, stats.misses, stats.sets, stats.entries
+        (1, 1, 1, 1)
+        >>> d.stats().hits
+        0
+        """
+        store = self._opened()
+        return self._tally.stats(store.count(), store.sizes(), keeper_of(store).tasks.status(), reset=reset)
 
     def backup(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
         """Make a copy on disk that holds everything as it is at one moment; reads and writes go on meanwhile.

@@ -9,7 +9,7 @@ ROOT = Path(persistdict.__file__).parent
 # A module may import from its own room and from those to the left of it.
 ROOMS = [
     ["errors", "forking", "log"],
-    ["entry", "keys", "codecs", "lru", "reports", "setviews"],
+    ["entry", "keys", "codecs", "lru", "reports", "setviews", "statistics"],
     ["bounded", "front", "store"],
     ["stores.memory", "stores.lmdb"],
     ["eviction"],

@@ -560,7 +560,8 @@ def test_the_public_names_are_these():
         "DecodeError", "DiskFullError", "Entry", "Fault", "FullError", "KeyTypeError", "MaintenanceError",
             "MismatchError",
         "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "Quarantined",
-        "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "StoreError", "StoreGoneError",
-        "TargetExistsError", "TooLargeError", "UnsafePathError", "Unsupported", "ValueTypeError", "salvage",
+        "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StoreError",
+        "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError", "UnsafePathError", "Unsupported",
+        "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)

@@ -155,6 +155,7 @@ class EntryTests(StoreTests):
             lambda: store.count(),
             lambda: store.begin(),
             lambda: store.info(),
+            lambda: store.sizes(),
             lambda: next(scan),
         ]
         for call in calls:

@@ -127,6 +127,17 @@ class ManyTests(StoreTests):
         store.put(key(1), b"", 1, b"v")
         assert kbs(other.scan()) == [key(1)]
 
+    def test_the_store_says_what_it_takes(self) -> None:
+        store, other = self.pair()
+        empty = store.sizes()
+        store.update(lambda txn: [txn.put(key(n), b"", 1, b"v" * 10_000) for n in range(100)], size=100)
+        store.sync()
+        full = other.sizes()
+        assert full.live - empty.live > 1_000_000
+        assert full.files == 0 or full.files > 1_000_000
+        store.update(lambda txn: txn.clear(), whole=True)
+        assert other.sizes().live <= empty.live + (64 << 10)
+
     def test_settings_are_kept_beside_the_entries(self) -> None:
         store, other = self.pair()
         store.update(lambda txn: txn.set_info("name", "grün"), whole=True)

@@ -106,6 +106,30 @@ class TimeTests(StoreTests):
         assert record is not None
         assert (record.atime, record.mtime) == (self.clock.now, self.clock.now - 50)
 
+    @pytest.mark.parametrize("idle", [None, 100])
+    def test_reads_of_what_is_over_are_counted_by_their_handle(self, idle: float | None) -> None:
+        store, other = self.pair(idle)
+        store.put(key(1), b"", 1, b"v", ttl=10)
+        store.put(key(2), b"", 1, b"v")
+        self.clock.now += 11
+        for kb in (key(1), key(2), key(3)):  # over, there, never there
+            store.read(kb)
+            store.get(kb)
+            store.contains(kb)
+        assert (store.counts.expired.value(), other.counts.expired.value()) == (1, 0)
+        store.get_many([key(3), key(1), key(2), key(1)])
+        assert store.counts.expired.value() == 3
+        store.delete(key(2))
+        store.expire(1000)
+        assert store.read(key(1)) is None
+        assert store.get_many([key(1), key(2)]) == [None, None]
+        assert (store.counts.expired.value(), other.counts.expired.value()) == (3, 0)
+
+    def test_what_upkeep_removes_is_counted_for_all_handles(self) -> None:
+        store, other = self.pair()
+        assert store.counts.expirations is other.counts.expirations
+        assert store.counts.evictions is other.counts.evictions
+
     def test_an_entry_rewritten_after_the_look_survives_the_removal(self) -> None:
         """Whether an entry is over is decided again in the transaction that removes it."""
         store, other = self.pair()

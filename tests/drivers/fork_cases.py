@@ -445,9 +445,46 @@ def marks(folder: str) -> None:
     both.close()
 
 
+def counting(folder: str) -> None:
+    """A child goes on with its parent's numbers, and from then on each counts its own; whoever was counting."""
+    d = filled(folder, background_thread="disabled")
+    assert d[1] == d[1] == [1] and d.get("nothing") is None
+    before = d.stats()
+    assert (before.hits, before.cached, before.misses, before.sets) == (2, 1, 1, 600)
+
+    def child() -> list[int]:
+        first = d.stats()
+        assert d[1] == [1]
+        d.set_many({"a": 1, "b": 2})
+        last = d.stats(reset=True)
+        assert d.stats().hits == d.stats().sets == 0
+        return [first.hits, first.misses, first.sets, last.hits, last.misses, last.sets]
+
+    assert ask_child(child) == [2, 1, 600, 3, 1, 602]
+    assert d.stats()[:5] == before[:5]
+    over = threading.Event()
+
+    def count() -> None:
+        while not over.is_set():
+            d.get_many([1])
+            d.stats(reset=True)
+
+    threads = [threading.Thread(target=count) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(rounds(20)):
+            assert 0 <= ask_child(lambda: d.stats(reset=True).hits) <= 2
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    d.close()
+
+
 CASES = [
     plain, readers, ordinary_exit, in_a_read, in_a_write, locks, opening, threads_of_the_child, twins, memory,
-    importing, pickled, reopening, marks,
+    importing, pickled, reopening, marks, counting,
 ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ import lmdb
 from persistdict.bounded import Usage
 from persistdict.errors import NotAStoreError, OpenError, PersistDictError, StoreGoneError, refused
 from persistdict.forking import is_held_here
+from persistdict.statistics import Removed
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout, readonly, registry
 from persistdict.stores.lmdb.closed import raise_closed
@@ -82,6 +83,7 @@ class Environment(Trust):
         self.pending, self.armed, self.due = 0, False, float("inf")
         self.evicted = -1, Usage(0, 0)
         self.touched: dict[bytes, float | None] = {}
+        self.removed = Removed()
         self.reopened: list[Callable[[], None]] = []
         self.unsynced: list[Callable[[float], bool]] = []
         self._followers: weakref.WeakSet[Any] = weakref.WeakSet()

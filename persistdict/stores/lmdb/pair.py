@@ -96,8 +96,10 @@ class Pair(Rows):
     def get_in(self, r: Any, d: Any, kb: bytes) -> Record | None:
         """The entry of a key that is there and not over."""
         place = self.locate(r, d, kb)
-        if place is None:
-            return None
+        return None if place is None else self.entry_of(d, kb, place)
+
+    def entry_of(self, d: Any, kb: bytes, place: Place) -> Record | None:
+        """The entry that was located; None if it is over."""
         if place.record is None:
             raise self.damaged(kb)
         return self.whole(d, place.slot, place.record, self.clock())

@@ -16,6 +16,7 @@ import lmdb
 from persistdict.bounded import NO_USES, Uses
 from persistdict.errors import DiskFullError, MismatchError
 from persistdict.keys import MAX_KEY_SIZE
+from persistdict.statistics import Counts, Sizes
 from persistdict.store import Capability, Found, Item, Record, Store, Transaction
 from persistdict.stores.lmdb.backup import back_up
 from persistdict.stores.lmdb.closed import CLOSED
@@ -28,6 +29,7 @@ from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
 from persistdict.stores.lmdb.scankeys import scan_by_key
+from persistdict.stores.lmdb.sizes import sizes
 from persistdict.stores.lmdb.upkeep import expire_entries, write_access_times
 from persistdict.stores.lmdb.writing import Writing
 
@@ -86,6 +88,7 @@ class LmdbStore(Writing, Integrity, Store):
         self.touched = Uses() if counting else self.env.touched
         self.read_only = self.env.read_only
         self.shared = self.env
+        self.counts = Counts(self.env.removed)
         self.place = self.env.folder
         self.env.follow(self)
         try:
@@ -151,8 +154,13 @@ class LmdbStore(Writing, Integrity, Store):
         r = self.begin()
         commit = r.id()
         settled = self.is_settled(r)
-        record = self.get_in(None if settled else r, self.begin_data(self.k), kb)
+        d = self.begin_data(self.k)
+        place = self.locate(None if settled else r, d, kb)
+        if place is None:
+            return None
+        record = self.entry_of(d, kb, place)
         if record is None:
+            next(self.counts.expired)
             return None
         self._note(record.seq, self.clock())
         if not settled and not self._is_unmarked(r):
@@ -170,11 +178,15 @@ class LmdbStore(Writing, Integrity, Store):
         return self.env.attempt(lambda: self.get_in(self.begin(), self.begin_data(self.k), kb))
 
     def get_many(self, kbs: list[bytes]) -> list[Record | None]:
-        def work() -> list[Record | None]:
+        def work() -> tuple[list[Record | None], int]:
             d, r = self.snapshots()
-            return [self.get_in(r, d, kb) for kb in kbs]
+            places = [self.locate(r, d, kb) for kb in kbs]
+            found = zip(kbs, places, strict=True)
+            records = [None if place is None else self.entry_of(d, kb, place) for kb, place in found]
+            return records, records.count(None) - places.count(None)
 
-        records = self.env.attempt(work)
+        records, over = self.env.attempt(work)
+        self.counts.expired.add(over)
         now = self.clock()
         for record in records:
             if record is not None:
@@ -254,6 +266,9 @@ class LmdbStore(Writing, Integrity, Store):
 
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         return expire_entries(self, budget, after)
+
+    def sizes(self) -> Sizes:
+        return sizes(self)
 
     def backup(self, path: str) -> int:
         return back_up(self, path)

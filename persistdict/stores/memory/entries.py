@@ -8,6 +8,7 @@ import weakref
 from typing import NamedTuple
 
 from persistdict.forking import hold_over_fork
+from persistdict.statistics import Removed
 
 __all__ = ["Entries", "Row", "entries_named"]
 
@@ -37,6 +38,7 @@ class Entries:
         self.uses: dict[bytes, int] = {}
         self.touched: dict[bytes, float | None] = {}
         self.info: dict[str, str] = {}
+        self.removed = Removed()
         self.commit = 0
         self.writing = False
         hold_over_fork(self)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from persistdict.bounded import NO_USES, Access, Usage, Uses
 from persistdict.errors import ClosedError, NestedWriteError
+from persistdict.statistics import Counts, Sizes
 from persistdict.store import (
     ANY,
     Capability,
@@ -53,6 +54,7 @@ class MemoryStore(Store):
         entries = entries_named(name)
         self._entries = entries
         self.shared = entries
+        self.counts = Counts(entries.removed)
         self.place = f"memory://{name or ''}"
         self.idle = idle
         self.clock = clock
@@ -74,6 +76,9 @@ class MemoryStore(Store):
         with self._entries.lock:
             commit = self._entries.commit
             record = self._record(kb)
+            over = record is None and kb in self._entries.rows
+        if over:
+            next(self.counts.expired)
         if record is None:
             return None
         self._note(record.seq)
@@ -93,6 +98,8 @@ class MemoryStore(Store):
         self._check_open()
         with self._entries.lock:
             records = [self._record(kb) for kb in kbs]
+            over = records.count(None) - sum(kb not in self._entries.rows for kb in kbs)
+        self.counts.expired.add(over)
         for record in records:
             if record is not None:
                 self._note(record.seq)
@@ -267,6 +274,12 @@ class MemoryStore(Store):
     def check(self, budget: int, after: bytes = b"") -> tuple[list[str], bytes | None]:
         self._check_open()
         return [], None
+
+    def sizes(self) -> Sizes:
+        """The bytes of keys and values; looks at all of them."""
+        self._check_open()
+        with self._entries.lock:
+            return Sizes(sum(len(kb) + len(row.hint) + len(row.blob) for kb, row in self._entries.rows.items()))
 
     def close(self) -> None:
         self._closed = True
