@@ -70,7 +70,7 @@ class Evictable(abc.ABC):
                 seq, at = touched.popitem()
             except KeyError:  # another thread flushes too
                 break
-            batch[seq] = now if at is None else at
+            batch[seq] = now if at is None else min(at, now)
             uses[seq] = counts.pop(seq, 0)
         if batch:
             try:

@@ -38,6 +38,7 @@ from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
 from persistdict.statistics import Tally
 from persistdict.store import ABSENT, Item, Receipt, Record, Store, Transaction
+from persistdict.tasks import Charge
 from persistdict.upkeep import Upkeep
 
 __all__ = ["PersistDict"]
@@ -65,6 +66,7 @@ _OWN_ATTRIBUTES = frozenset(
         "_confirms",
         "_write_lock",
         "_bounds",
+        "_charge",
         "_store",
         "_finalizer",
     )
@@ -209,16 +211,17 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
                 self._check_names(store)
                 if store.read_only:
                     self._warn_read_only(store)
+                bounds = self._options.make_bounds(store, self._log)
+                self._charge = charge = Charge(store, self._log, bounds)
                 if self._options.background_thread is True:
-                    keeper_of(store).add(store, self._log, self._options.background_timeout)
+                    keeper_of(store).add(charge, self._options.background_timeout)
                 elif self._options.background_thread is False:
-                    keeper_of(store).run_now(store, self._log)
+                    keeper_of(store).run_now(charge)
             except BaseException:
                 store.close()
                 raise
             self._finalizer = finalizer_of(self, store)
-            self._store = store
-            self._bounds = self._options.make_bounds(store, self._log)
+            self._store, self._bounds = store, bounds
         self._log.info(f"opened {store.place}")
         if store.damage:
             self._log.error(f"{store.place} is damaged ({store.damage}): it can be read, but nothing is written")

@@ -48,6 +48,7 @@ class Bounds:
 
     Attributes:
         evicted: how many entries were removed.
+        limits: the bounds and the policy.
     """
 
     def __init__(self, store: Any, max_entries: int | None, max_bytes: int | None, policy: str, log: Log) -> None:
@@ -56,7 +57,9 @@ class Bounds:
         self._left = Usage(0, 0)  # what may be written before looking again
         self._candidates: list[Access] = []  # the next to go is the last
         self._lock = threading.RLock()
+        self._waiting = 0  # writers, about; for them upkeep does not rest
         self.evicted = 0
+        self.limits = max_entries, max_bytes, policy
 
     def make_room(self, sizes: list[int], is_new: Callable[[], int] | None = None) -> None:
         """Before entries of these sizes are written: see that there is room.
@@ -73,8 +76,12 @@ class Bounds:
         if left.entries < 0 or left.size < 0 or size > self._max.size:
             if max(sizes, default=0) > self._max.size:
                 raise TooLargeError(f"an entry of {max(sizes):,} bytes is larger than max_bytes={self._max.size:,}")
-            with self._lock:
-                self._look(Usage(len(sizes), size), is_new)
+            self._waiting += 1
+            try:
+                with self._lock:
+                    self._look(Usage(len(sizes), size), is_new)
+            finally:
+                self._waiting -= 1
 
     def _look(self, coming: Usage, is_new: Callable[[], int] | None) -> None:
         usage = self._store.usage()
@@ -94,6 +101,10 @@ class Bounds:
             max(0, self._max.entries - usage.entries - coming.entries) // LOOKS,
             max(0, self._max.size - usage.size - coming.size) // LOOKS,
         )
+
+    def after_fork(self) -> None:
+        """In the child: nobody else is in here."""
+        self._lock, self._waiting = threading.RLock(), 0
 
     def _without_what_is_over(self, coming: Usage) -> Usage:
         """What is there, exactly; and if that is too much, without the entries that are past their deadline."""
@@ -123,7 +134,7 @@ class Bounds:
             if self._exceeds(self._store.usage(), nothing, HIGH):
                 usage = self._without_what_is_over(nothing)
                 if self._exceeds(usage, nothing, HIGH):
-                    self._evict(usage, nothing, proceed)
+                    self._evict(usage, nothing, lambda: self._waiting > 0 or proceed())
             return self.evicted - before
 
     def _evict(self, usage: Usage, coming: Usage, proceed: Callable[[], bool]) -> Usage:
@@ -161,6 +172,7 @@ class Bounds:
             limits += f" max_bytes={self._max.size:,}" if self._max.size < 1 << 62 else ""
             self._log.warning(f"entries are evicted from now on ({limits.strip()}, eviction={self._policy!r})")
         self.evicted += gone
+        self._store.counts.evictions.add(gone)
 
     def _rank(self, entries: int, proceed: Callable[[], bool]) -> None:
         """Find the candidates for the next rounds, in one pass over all entries."""

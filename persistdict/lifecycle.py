@@ -28,6 +28,7 @@ class Handle(Protocol):
     _log: Log
     _write_lock: Any
     _finalizer: Any
+    _bounds: Any
 
     def _open(self) -> None: ...
 
@@ -126,6 +127,8 @@ def _after_fork_in_child() -> None:
         handle = reference()
         if handle is not None:
             handle._write_lock = threading.RLock()
+            if handle._bounds is not None:
+                handle._bounds.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

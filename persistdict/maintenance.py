@@ -16,74 +16,36 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from functools import partial
 
 from persistdict.errors import ClosedError, CorruptEntryError, DiskFullError, MaintenanceError
 from persistdict.forking import is_held_here
 from persistdict.log import Log
 from persistdict.statistics import TaskLog
 from persistdict.store import Store
+from persistdict.tasks import Charge, Pass, run_round
 
-__all__ = ["Keeper", "check_all", "expire_all", "keeper_of", "run_once"]
+__all__ = ["Keeper", "keeper_of"]
 
-STEP = 512  # entries that one small transaction looks at
 RETRY = 5.0  # seconds until a sync that failed is tried again
-PAUSE = 0.001  # seconds between steps in the background, so that others get their turn
+PAUSE = 0.001  # seconds between steps in the background, at least
+REST = 4  # times as long as a step took
+LONGEST = 0.1  # seconds
 
 
-def _go_on() -> bool:
-    return True
+class _Pace:
+    """Between the steps of a pass in the background: rest, so that others get their turn, and do what is urgent."""
 
+    def __init__(self, stop: threading.Event, urgent: Callable[[], object]) -> None:
+        self._stop, self._urgent = stop, urgent
+        self._begun = time.monotonic()
 
-def expire_all(store: Store, proceed: Callable[[], bool] = _go_on) -> int:
-    """Remove all entries that are over, step by step while `proceed()` is true. Tells how many."""
-    removed = 0
-    position: bytes | None = b""
-    while position is not None and proceed():
-        count, position = store.expire(STEP, position)
-        removed += count
-        store.counts.expirations.add(count)
-    return removed
-
-
-def check_all(store: Store, proceed: Callable[[], bool] = _go_on) -> list[str]:
-    """Look at every entry for damage, step by step while `proceed()` is true. A sentence for each finding."""
-    faults: list[str] = []
-    position: bytes | None = b""
-    while position is not None and proceed():
-        found, position = store.check(STEP, position)
-        faults += found
-    return faults
-
-
-def run_once(store: Store, log: Log, proceed: Callable[[], bool] = _go_on, *, check: bool = False) -> None:
-    """One round: make writes durable, note access times, remove what is over, and if asked look for damage.
-
-    Raises CorruptEntryError if damage was found.
-    """
-    run = partial(keeper_of(store).tasks.run, clock=store.clock)
-    store.tidy()
-    run("sync", task=store.sync)
-    try:
-        run("access times", task=lambda: store.flush_touched(store.clock()))
-    except DiskFullError as error:
-        log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
-    removed = 0 if store.read_only else run("expire", task=lambda: expire_all(store, proceed))
-    if removed:
-        log.info(f"removed {removed} entries that were over")
-    if not check:
-        return
-    run("check", task=lambda: _check_once(store, log, proceed))
-    if proceed():
-        log.info("the integrity pass found no fault")
-
-
-def _check_once(store: Store, log: Log, proceed: Callable[[], bool]) -> None:
-    faults = check_all(store, proceed)
-    for fault in faults[:20]:
-        log.error(fault)
-    if faults:
-        raise CorruptEntryError(f"{store.place}: {len(faults)} faults were found, the first: {faults[0]}")
+    def __call__(self) -> bool:
+        worked = time.monotonic() - self._begun
+        if self._stop.wait(max(PAUSE, min(REST * worked, LONGEST))):
+            return False
+        self._urgent()
+        self._begun = time.monotonic()
+        return True
 
 
 class Keeper:
@@ -91,8 +53,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # the garbage collector may close a handle while it is held
-        self._stores: dict[int, tuple[weakref.ref[Store], Log, float]] = {}  # guarded by _lock
-        self._checked: set[int] = set()  # stores whose integrity pass was begun; guarded by _lock
+        self._charges: dict[int, tuple[weakref.ref[Charge], float]] = {}  # by the store's id; guarded by _lock
         self._thread: threading.Thread | None = None
         self._stop, self._wake = threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -101,19 +62,18 @@ class Keeper:
         self._next_sync = math.inf
         self.tasks = TaskLog()
 
-    def add(self, store: Store, log: Log, interval: float) -> None:
-        """Look after a store, every `interval` seconds, beginning now."""
+    def add(self, charge: Charge, interval: float) -> None:
+        """Look after it, every `interval` seconds, beginning now."""
         with self._lock:
-            self._stores[id(store)] = (weakref.ref(store), log, interval)
+            self._charges[id(charge.store)] = (weakref.ref(charge), interval)
         self.start()
 
     def remove(self, store: Store, *, wait: bool = True) -> None:
         """Look after a store no longer. If it was the last one, the thread ends; if `wait`, before this returns."""
         with self._lock:
-            self._stores.pop(id(store), None)
-            self._checked.discard(id(store))
+            self._charges.pop(id(store), None)
             thread = self._thread
-            if self._stores or thread is None:
+            if self._charges or thread is None:
                 return
             self._thread = None
             self._stop.set()
@@ -128,7 +88,7 @@ class Keeper:
     def start(self) -> None:
         """Start the thread if it should run and does not."""
         with self._lock:
-            if self._stores and (self._thread is None or not self._thread.is_alive()):
+            if self._charges and (self._thread is None or not self._thread.is_alive()):
                 self._stop, self._wake = threading.Event(), threading.Event()
                 self._thread = threading.Thread(
                     target=_run,
@@ -163,9 +123,7 @@ class Keeper:
 
     def step(self, stop: threading.Event) -> float | None:
         """Do what is due. Returns the seconds until more is, None if there is nothing left to look after."""
-        if time.monotonic() >= self._next_sync:
-            self._next_sync = math.inf
-            self._sync()
+        self._sync_if_due()
         if time.monotonic() >= self._next_round:
             self._next_round = math.inf  # before the round: whoever asks for another meanwhile gets it
             pause = self._round(stop)
@@ -174,52 +132,51 @@ class Keeper:
             self._next_round = min(self._next_round, time.monotonic() + pause)
         return max(0.0, min(self._next_round, self._next_sync) - time.monotonic())
 
-    def _sync(self) -> None:
+    def _sync_if_due(self) -> None:
         """Make writes durable; the stores share the same entries, so one of them does it for all."""
+        if time.monotonic() < self._next_sync:
+            return
+        self._next_sync = math.inf
         with self._lock:
-            stores = list(self._stores.values())
-        for reference, log, _ in stores:
-            store = reference()
-            if store is not None:
+            charges = list(self._charges.values())
+        for reference, _ in charges:
+            charge = reference()
+            if charge is not None:
                 try:
-                    self.tasks.run("sync", store.clock, store.sync)
+                    self.tasks.run("sync", charge.store.clock, charge.store.sync)
                     self._sync_error = None
                 except ClosedError:
                     continue
                 except Exception as error:
                     self._sync_error = error
-                    log.error(f"what was written could not be made durable yet: {error}")
+                    charge.log.error(f"what was written could not be made durable yet: {error}")
                     self._next_sync = time.monotonic() + RETRY
                 return
 
     def _round(self, stop: threading.Event) -> float | None:
         """Look after every store. Returns the seconds until the next round, None if no store is left."""
         with self._lock:
-            stores = list(self._stores.items())
+            charges = list(self._charges.items())
         intervals = []
-        for key, (reference, log, interval) in stores:
-            store = reference()
-            if store is None:
+        for key, (reference, interval) in charges:
+            charge = reference()
+            if charge is None:
                 with self._lock:
-                    self._stores.pop(key, None)
+                    self._charges.pop(key, None)
                 continue
             intervals.append(interval)
-            self._look_after(key, store, log, stop)
+            self._look_after(charge, _Pace(stop, self._sync_if_due))
         return min(intervals, default=None)
 
-    def _look_after(self, key: int, store: Store, log: Log, stop: threading.Event) -> None:
-        with self._lock:
-            first = key not in self._checked
-            self._checked.add(key)
-        self._run_once(store, log, lambda: not stop.wait(PAUSE), first)
-
-    def run_now(self, store: Store, log: Log) -> None:
+    def run_now(self, charge: Charge) -> None:
         """One round with an integrity pass, in the calling thread. What goes wrong is kept as in the background."""
-        self._run_once(store, log, _go_on, True)
+        charge.checking = Pass()
+        self._look_after(charge, lambda: True, alone=True)
 
-    def _run_once(self, store: Store, log: Log, proceed: Callable[[], bool], check: bool) -> None:
+    def _look_after(self, charge: Charge, proceed: Callable[[], bool], *, alone: bool = False) -> None:
+        log = charge.log
         try:
-            run_once(store, log, proceed, check=check)
+            run_round(charge, self.tasks, proceed, alone=alone)
         except ClosedError:
             return  # closed meanwhile by another thread; there is nothing to look after any more
         except DiskFullError as error:

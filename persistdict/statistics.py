@@ -23,7 +23,7 @@ __all__ = ["Counted", "Counter", "Counts", "Removed", "Sizes", "Stats", "Tally",
 
 T = TypeVar("T")
 
-TASKS = ("sync", "access times", "expire", "check")
+TASKS = ("sync", "access times", "evict", "expire", "check")
 
 
 class TaskStatus(NamedTuple):
@@ -63,7 +63,7 @@ class Stats(NamedTuple):
             of the files is room for more.
         file_bytes: what the files of the store take on the disk, as `du` says; 0 in memory.
         backlog: about how many bytes of recent writes, of all processes, are not in the data yet.
-        tasks: how the tasks of upkeep went: "sync", "access times", "expire", "check". They are not set to zero.
+        tasks: how the tasks of upkeep went: "sync", "access times", "evict", "expire", "check". Not set to zero.
     """
 
     hits: int

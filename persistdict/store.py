@@ -26,6 +26,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from persistdict.bounded import Evictable
+from persistdict.clocked import Clocked
 from persistdict.errors import Unsupported
 from persistdict.reports import Fault, Quarantined, Report
 from persistdict.statistics import Counted
@@ -146,14 +147,13 @@ class Transaction(abc.ABC):
         """The id that this transaction's commit will have."""
 
 
-class Store(Counted, Evictable):
+class Store(Counted, Clocked, Evictable):
     """A handle on stored entries. Several handles may share the same entries; each has its own idle limit."""
 
     capabilities: Capability
     place: str  # what to call it in messages: the path or the URL
     shared: Hashable  # equal for all handles on the same entries in this process
     begin: Callable[[], Moment]
-    clock: Callable[[], float]
     idle: float | None
     read_only: bool = False  # every write raises ReadOnlyError; reads are not noted
     max_batch: int = 1 << 62  # writes in one transaction
@@ -292,6 +292,13 @@ class Store(Counted, Evictable):
 
     def tidy(self) -> None:  # most stores have nothing to tidy
         """Free what users that died have left behind."""
+
+    def lease(self, purpose: str) -> bool:
+        """Whether this process is the one that does the work of this purpose, of all that share the store.
+
+        It stays so until the store is closed, or the process dies.
+        """
+        return True
 
     def on_reopen(self, call: Callable[[], None]) -> None:  # most stores never reopen
         """Have `call` called whenever the store was opened again in a forked child."""

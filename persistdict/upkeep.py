@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import abc
 import os
+import time
 from collections.abc import Callable, Iterator
 
 from persistdict.log import Log
-from persistdict.maintenance import expire_all, keeper_of
+from persistdict.maintenance import keeper_of
 from persistdict.options import number
 from persistdict.reports import Quarantined, Report
 from persistdict.statistics import Stats, Tally
 from persistdict.store import Store
+from persistdict.tasks import Charge, Pass, expire_all, run_round
 
 __all__ = ["Upkeep"]
 
@@ -21,6 +23,7 @@ class Upkeep(abc.ABC):
 
     _log: Log
     _tally: Tally
+    _charge: Charge  # once it is open
 
     @abc.abstractmethod
     def _opened(self) -> Store:
@@ -35,6 +38,28 @@ class Upkeep(abc.ABC):
         store = self._opened()
         keeper_of(store).raise_error()
         return expire_all(store)
+
+    def maintain(self, *, seconds: float | None = None, check: bool = False) -> bool:
+        """Do now what the background thread does now and then, in this thread; for dictionaries without one.
+
+        The urgent comes first: what was written becomes durable, access times are noted, what is beyond the bounds or
+        over is removed, and once after opening, every entry is examined for damage. It goes in small steps, between
+        which others read and write.
+
+        Args:
+            seconds: stop after so many, at the next step; what was begun goes on with the next call. None for all.
+            check: examine the entries again.
+
+        Returns whether nothing is left to do. Raises what goes wrong, CorruptEntryError if damage is found, and
+        MaintenanceError if upkeep in the background failed since the last call.
+        """
+        store = self._opened()
+        end = float("inf") if seconds is None else time.monotonic() + number("seconds", seconds, at_least=0)
+        keeper = keeper_of(store)
+        keeper.raise_error()
+        if check and self._charge.checking.position is None:
+            self._charge.checking = Pass()
+        return run_round(self._charge, keeper.tasks, lambda: time.monotonic() < end, alone=True)
 
     def flush(self) -> None:
         """Make durable what was written before, through whatever handle or process; and note the access times.

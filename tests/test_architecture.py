@@ -10,9 +10,11 @@ ROOT = Path(persistdict.__file__).parent
 ROOMS = [
     ["errors", "forking", "log"],
     ["entry", "keys", "codecs", "lru", "reports", "setviews", "statistics"],
-    ["bounded", "front", "store"],
+    ["bounded", "clocked"],
+    ["front", "store"],
     ["stores.memory", "stores.lmdb"],
     ["eviction"],
+    ["tasks"],
     ["maintenance"],
     ["options", "rescue", "lifecycle"],
     ["upkeep"],

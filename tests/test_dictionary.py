@@ -558,10 +558,9 @@ def test_the_public_names_are_these():
     assert sorted(persistdict.__all__) == [
         "BusyError", "ClosedError", "Codec", "CorruptEntryError", "CorruptStoreError", "DamagedEntryWarning",
         "DecodeError", "DiskFullError", "Entry", "Fault", "FullError", "KeyTypeError", "MaintenanceError",
-            "MismatchError",
-        "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "Quarantined",
-        "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StoreError",
+        "MismatchError", "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict", "PersistDictError",
+        "Quarantined", "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StoreError",
         "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError", "UnsafePathError", "Unsupported",
-        "salvage",
+        "ValueTypeError", "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)

@@ -7,7 +7,8 @@ import weakref
 import pytest
 
 from persistdict import MaintenanceError, PersistDict
-from persistdict.maintenance import Keeper, check_all, expire_all, keeper_of, run_once
+from persistdict.maintenance import Keeper, keeper_of
+from persistdict.tasks import check_all, expire_all
 from persistdict.testing import Clock
 
 
@@ -44,9 +45,9 @@ def test_a_round_writes_access_times_and_removes_what_is_over(tmp_path):
         d.set("stays", 1, ttl=None)
         clock.now += 50
         assert d["stays"] == 1
-        run_once(d._store, d._log)
+        d.maintain()
         clock.now += 50
-        run_once(d._store, d._log)
+        d.maintain()
         d.flush()
         assert list(d) == ["stays"]
         assert d.entry("stays").atime == clock.now - 50
@@ -151,7 +152,7 @@ def test_an_error_in_the_background_is_kept_and_told(tmp_path, monkeypatch):
         d["k"] = 1
         keeper = keeper_of(d._store)
         monkeypatch.setattr(d._store, "expire", lambda *_: 1 / 0)
-        keeper.run_now(d._store, d._log)
+        keeper.run_now(d._charge)
         monkeypatch.undo()
         with pytest.raises(MaintenanceError, match="division") as caught:
             d.expire()
@@ -162,7 +163,7 @@ def test_an_error_in_the_background_is_kept_and_told(tmp_path, monkeypatch):
 def test_a_keeper_forgets_stores_that_are_gone():
     keeper = Keeper()
     d = PersistDict("memory://", background_thread="disabled")
-    keeper._stores[1] = (weakref.ref(d._store), d._log, 5.0)
+    keeper._charges[1] = (weakref.ref(d._charge), 5.0)
     del d
     gc.collect()
     assert keeper.step(threading.Event()) is None
@@ -180,7 +181,7 @@ def test_logs_show_neither_keys_nor_values(tmp_path):
         d.flush()
         record = d._store.get(d._keys.encode("canary-key")[0])
         d._store.env.data.update(lambda txn: txn.put(record.seq, b"rubbish", db=d._store.e))
-        keeper_of(d._store).run_now(d._store, d._log)
+        keeper_of(d._store).run_now(d._charge)
         with pytest.raises(MaintenanceError) as caught:
             d.close()
     finally:

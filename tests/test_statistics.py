@@ -8,8 +8,9 @@ import weakref
 import pytest
 
 from persistdict import ClosedError, MaintenanceError, PersistDict, Stats
-from persistdict.maintenance import expire_all, keeper_of, run_once
+from persistdict.maintenance import keeper_of
 from persistdict.statistics import Counter
+from persistdict.tasks import expire_all
 from persistdict.testing import Clock
 
 COUNTED = Stats._fields[:8]
@@ -163,7 +164,7 @@ def test_expirations_are_what_upkeep_removed_for_any_handle_since_it_was_opened(
         with PersistDict(tmp_path / "d", **options) as other:
             assert counted(other) == {}
             clock.now += 10
-            run_once(other._store, other._log)
+            other.maintain()
             assert counted(other) == {"expirations": 1}
             assert counted(other) == {}
         assert counted(d) == {"sets": 601, "expirations": 601}
@@ -283,25 +284,25 @@ def test_a_counter_counts_by_one_and_by_many():
 
 def test_tasks_tell_when_they_ran_and_what_they_failed_with(d, clock, monkeypatch):
     tasks = d.stats().tasks
-    assert list(tasks) == ["sync", "access times", "expire", "check"]
+    assert list(tasks) == ["sync", "access times", "evict", "expire", "check"]
     assert set(tasks.values()) == {(None, 0.0, None, 0)}
     d["k"] = 1
     keeper = keeper_of(d._store)
-    keeper.run_now(d._store, d._log)
+    keeper.run_now(d._charge)
     clock.now += 5
     monkeypatch.setattr(d._store, "expire", lambda *_: 1 / 0)
-    keeper.run_now(d._store, d._log)
+    keeper.run_now(d._charge)
     monkeypatch.undo()
     tasks = d.stats(reset=True).tasks
     assert tasks["expire"].last_error == "ZeroDivisionError: division by zero"
     assert tasks["expire"].last_run == tasks["sync"].last_run == clock.now
     assert tasks["check"].last_run == clock.now - 5
-    assert [tasks[name].runs for name in tasks] == [2, 2, 2, 1]
+    assert [tasks[name].runs for name in tasks] == [2, 2, 0, 2, 1]
     assert all(0 <= status.duration < 60 for status in tasks.values())
     with pytest.raises(MaintenanceError):
         d.expire()
     clock.now += 5
-    run_once(d._store, d._log)
+    d.maintain()
     assert d.stats().tasks["expire"] == (clock.now, d.stats().tasks["expire"].duration, None, 3)
 
 
@@ -309,8 +310,9 @@ def test_a_sync_that_fails_in_the_background_is_told(tmp_path, monkeypatch):
     with PersistDict(tmp_path / "d", background_thread="disabled") as d:
         keeper = keeper_of(d._store)
         monkeypatch.setattr(d._store, "sync", lambda: 1 / 0)
-        monkeypatch.setitem(keeper._stores, 1, (weakref.ref(d._store), d._log, 5.0))
-        keeper._sync()
+        monkeypatch.setitem(keeper._charges, 1, (weakref.ref(d._charge), 5.0))
+        keeper._next_sync = 0.0
+        keeper._sync_if_due()
         monkeypatch.undo()
         assert d.stats().tasks["sync"].last_error == "ZeroDivisionError: division by zero"
         d.flush()
@@ -320,7 +322,9 @@ def test_the_thread_notes_its_tasks(tmp_path):
     with PersistDict(tmp_path / "d") as d:
         while not d.stats().tasks["check"].runs:
             pass
-        assert all(status.last_error is None and status.last_run for status in d.stats().tasks.values())
+        assert all(
+            status.last_error is None and status.last_run for name, status in d.stats().tasks.items() if name != "evict"
+        )
 
 
 def test_stats_show_no_keys(tmp_path):
@@ -330,7 +334,7 @@ def test_stats_show_no_keys(tmp_path):
         d.flush()
         record = d._store.get(d._keys.encode("canary-key")[0])
         d._store.env.data.update(lambda txn: txn.put(record.seq, b"rubbish", db=d._store.e))
-        keeper_of(d._store).run_now(d._store, d._log)
+        keeper_of(d._store).run_now(d._charge)
         stats = d.stats()
         assert "CorruptEntryError" in stats.tasks["check"].last_error
         assert "canary" not in repr(stats) + str(stats)

@@ -343,11 +343,9 @@ def stopped_reader(folder: str, rounds: int) -> dict[str, Any]:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     os.close(pipe)
-    from persistdict.maintenance import run_once
-
     d.flush()
     d.expire()
-    run_once(d._store, d._log)
+    d.maintain()
     after = grow() and grow()
     slots = d._store.env.data.raw.readers()
     d.close()

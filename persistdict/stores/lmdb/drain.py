@@ -24,6 +24,7 @@ from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, Row, parse_row
 from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, RESIDUE
 from persistdict.stores.lmdb.reserve import find_room, look_for_room
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Place, Rows
+from persistdict.stores.lmdb.times import note_clocks
 from persistdict.stores.lmdb.totals import begin_size, end_size
 
 __all__ = [
@@ -144,6 +145,7 @@ def _created(item: tuple[bytes, bytes]) -> int:
 def apply_recent(d: Any, rows: Rows, found: Recent, number: int) -> Recent:
     """Bring the recent writes of a snapshot, and its number, into the data. Gives what is damaged and was not."""
     stuck = _apply_some(d, rows, _without_void(d, rows, found))
+    note_clocks(rows, d)
     d.put(LAST, str(number).encode(), db=rows.meta)
     return stuck
 

@@ -57,13 +57,12 @@ class Environment(Trust):
         settled: an id of `recent` at which nothing was in it.
         examined: an id of `recent` for which it is known whether anything was in it.
         unmarked: an id of `recent` at which there was no mark.
-        durable: the last number that is known to be on the disk.
+        durable: the last number known to be on the disk.
         roomy: up to where the file of the data is known to have its blocks.
         scarce: whether the room behind its last page is for deletions only.
         much: bytes of recent writes at which a writer drains them.
         pending: bytes that this process has written to `recent` since its last drain.
-        armed: whether somebody sees to the next drain.
-        due: the time (time.monotonic) from which a writer drains; infinite where a thread does it.
+        armed, due: whether somebody sees to the next drain, and from when on (time.monotonic) a writer does.
         evicted: an id of the data, and what was removed by evictions that the data do not have yet at that id.
         touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
         presence: tells whether the files are still where they were.

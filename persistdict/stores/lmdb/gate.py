@@ -28,6 +28,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from zlib import crc32
 
 from persistdict.errors import BusyError, UnsafePathError, refused
 
@@ -37,6 +38,7 @@ HIGH = 900
 DATA, RECENT = 0, 1  # the byte that stands for each environment
 USERS = 2  # shared by all processes that have the store open
 UNSEEN = 3  # shared by those that read it on a read-only mount, where LMDB does not see them
+FIRST_LEASE, LEASES = 1 << 20, 1 << 20  # bytes that stand for purposes of which one process is in charge
 SHORTEST, LONGEST = 20e-6, 2e-3  # seconds between two attempts
 
 
@@ -44,6 +46,7 @@ class Gate:
     """A lock file. Threads: take a lock of it behind a thread lock. Processes: any number."""
 
     def __init__(self, path: str) -> None:
+        self._leased: set[tuple[int, int]] = set()  # process and byte
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             low = os.open(path, flags, 0o600)
@@ -90,6 +93,17 @@ class Gate:
             from fcntl import LOCK_EX, LOCK_NB, lockf
 
             lockf(self._fd, LOCK_EX | LOCK_NB, 1, byte)
+
+    def lease(self, purpose: str) -> bool:
+        """Hold alone, until the file is closed, the lock of this purpose. Whether this process has it."""
+        mine = os.getpid(), FIRST_LEASE + crc32(purpose.encode()) % LEASES
+        if mine not in self._leased:
+            try:
+                self.lock(mine[1])[0]()
+            except BlockingIOError:
+                return False
+            self._leased.add(mine)
+        return True
 
     def holder(self, byte: int) -> str:
         """Who has the lock, for messages."""

@@ -4,6 +4,7 @@
           "last" -> number       of the last transaction that is in the data, see recent.py
           "id" -> random         which store it is, wherever its files are; older ones have none
           "size" -> number       bytes that all entries take, see totals.py; older ones have none
+          "clock", "suspect" -> float  what time it was, see times.py
           "replaced" -> dev:ino  of the data.mdb that this one is a compacted copy of, and has replaced
           and what the dictionary keeps there: the names of codecs, the key size limit, whether it was initialised
 

@@ -14,6 +14,7 @@ from zlib import crc32
 import lmdb
 
 from persistdict.bounded import NO_USES, Uses
+from persistdict.clocked import Clocks
 from persistdict.errors import DiskFullError, MismatchError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.statistics import Counts, Sizes
@@ -30,7 +31,8 @@ from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_S
 from persistdict.stores.lmdb.scan import scan_by_creation
 from persistdict.stores.lmdb.scankeys import scan_by_key
 from persistdict.stores.lmdb.sizes import sizes
-from persistdict.stores.lmdb.upkeep import expire_entries, write_access_times
+from persistdict.stores.lmdb.times import clocks_of, put_clocks
+from persistdict.stores.lmdb.upkeep import expire_entries, rebase_entries, write_access_times
 from persistdict.stores.lmdb.writing import Writing
 
 __all__ = ["LmdbStore"]
@@ -263,6 +265,18 @@ class LmdbStore(Writing, Integrity, Store):
     def touch(self, batch: Mapping[bytes, float], uses: Mapping[bytes, int] = NO_USES) -> None:
         if not self.read_only:
             write_access_times(self, batch, uses)
+
+    def lease(self, purpose: str) -> bool:
+        return bool(self.env.gate.lease(purpose))
+
+    def clocks(self) -> Clocks:
+        return self.env.attempt(lambda: clocks_of(self, self.begin_data()))
+
+    def set_clocks(self, clocks: Clocks) -> None:
+        self.env.data.update(put_clocks, self, clocks)
+
+    def rebase(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
+        return rebase_entries(self, budget, after)
 
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         return expire_entries(self, budget, after)

@@ -10,13 +10,15 @@ from typing import Any
 
 from persistdict.errors import CorruptEntryError
 from persistdict.stores.lmdb.access import access_of, pack_access
+from persistdict.stores.lmdb.direct import write_directly
 from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.pair import Pair
-from persistdict.stores.lmdb.record import parse_record
+from persistdict.stores.lmdb.record import COUNTER_BITS, parse_record
 from persistdict.stores.lmdb.rows import DEADLINE, Rows
+from persistdict.stores.lmdb.times import from_the_future, rebase_entry
 from persistdict.stores.lmdb.walk import beyond, walk
 
-__all__ = ["expire_entries", "write_access_times"]
+__all__ = ["expire_entries", "rebase_entries", "write_access_times"]
 
 
 def write_access_times(rows: Rows, batch: Mapping[bytes, float], uses: Mapping[bytes, int]) -> None:
@@ -46,6 +48,22 @@ def expire_entries(rows: Pair, budget: int, after: bytes) -> tuple[int, bytes | 
         return 0, following
     work = lambda r: sum(_remove(rows, r, n, *place) for n, place in enumerate(found))  # noqa: E731
     return rows.env.recent.update_urgently(work), following
+
+
+def rebase_entries(rows: Pair, budget: int, after: bytes) -> tuple[int, bytes | None]:
+    """Let entries begin their time now that were written in the future, in a direct change of the data."""
+    rows.env.refuse_if_damaged()
+    if not after:
+        drain(rows)
+    found, following = rows.env.attempt(from_the_future, rows, budget, after)
+    if not found:
+        return 0, following
+
+    def work(d: Any, number: int) -> int:
+        versions = (number << COUNTER_BITS | n for n in range(len(found)))
+        return sum(rebase_entry(rows, d, version, *place) for version, place in zip(versions, found, strict=True))
+
+    return write_directly(rows, work)[0], following
 
 
 def _remove(rows: Pair, r: Any, n: int, kb: bytes, seq: bytes) -> bool:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from typing import NamedTuple
 
+from persistdict.clocked import Clocks
 from persistdict.forking import hold_over_fork
 from persistdict.statistics import Removed
 
@@ -22,6 +23,11 @@ class Row(NamedTuple):
     ctime: float
     mtime: float
     deadline: float | None
+
+    def begun_at(self, now: float) -> Row:
+        """The same, as if it had been written now."""
+        ends = None if self.deadline is None else now + self.deadline - self.mtime
+        return self._replace(ctime=min(self.ctime, now), mtime=now, deadline=ends)
 
 
 class Entries:
@@ -39,6 +45,7 @@ class Entries:
         self.touched: dict[bytes, float | None] = {}
         self.info: dict[str, str] = {}
         self.removed = Removed()
+        self.clocks = Clocks(None, None)
         self.commit = 0
         self.writing = False
         hold_over_fork(self)

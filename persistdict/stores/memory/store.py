@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from persistdict.bounded import NO_USES, Access, Usage, Uses
+from persistdict.clocked import SLACK, Clocks, next_clocks
 from persistdict.errors import ClosedError, NestedWriteError
 from persistdict.statistics import Counts, Sizes
 from persistdict.store import (
@@ -205,6 +206,7 @@ class MemoryStore(Store):
                 entries.writing = True
                 result = work(txn)
                 entries.commit = txn.id()
+                entries.clocks = next_clocks(entries.clocks, self.clock())
                 txn.forget_atimes()
             except BaseException:
                 txn.undo()
@@ -270,6 +272,23 @@ class MemoryStore(Store):
         if row is None or row.seq != access.seq:
             return False
         return not unused or (row.version == access.version and self._used_at(row) <= access.used_at)
+
+    def clocks(self) -> Clocks:
+        return self._entries.clocks
+
+    def set_clocks(self, clocks: Clocks) -> None:
+        self._entries.clocks = clocks
+
+    def rebase(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
+        def work(_: Transaction) -> int:
+            now, entries = self.clock(), self._entries
+            late = [kb for kb, row in entries.rows.items() if self._used_at(row) > now + SLACK]
+            for kb in late:
+                entries.rows[kb] = entries.rows[kb].begun_at(now)
+                entries.atimes.pop(entries.rows[kb].seq, None)
+            return len(late)
+
+        return self.update(work), None
 
     def check(self, budget: int, after: bytes = b"") -> tuple[list[str], bytes | None]:
         self._check_open()

@@ -1,0 +1,122 @@
+"""The tasks of upkeep: plain functions over the store contract, which need no thread.
+
+They work in small transactions, one step after the other while `proceed()` is true, and hold neither a lock nor a
+snapshot in between. A pass that was stopped goes on where it ended (`Pass`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from persistdict.clocked import settle_clock
+from persistdict.errors import CorruptEntryError, DiskFullError
+from persistdict.eviction import Bounds
+from persistdict.log import Log
+from persistdict.statistics import TaskLog
+from persistdict.store import Store
+
+__all__ = ["Charge", "Pass", "check_all", "expire_all", "run_round"]
+
+STEP = 512  # entries that one small transaction looks at
+CHECKED = 128  # rows that one step of the integrity pass looks at
+PROGRESS = 10.0  # seconds between two messages of a long pass
+
+
+def _go_on() -> bool:
+    return True
+
+
+class Pass:
+    """Where a pass over all entries stands: behind `position`; None when it is done."""
+
+    def __init__(self, position: bytes | None = b"") -> None:
+        self.position = position
+
+
+class Charge:
+    """What upkeep looks after: one handle's store, with what it needs.
+
+    Attributes:
+        expiring, checking: the passes that were begun.
+    """
+
+    def __init__(self, store: Store, log: Log, bounds: Bounds | None) -> None:
+        self.store, self.log, self.bounds = store, log, bounds
+        self.expiring, self.checking = Pass(), Pass()
+
+
+def expire_all(store: Store, proceed: Callable[[], bool] = _go_on, at: Pass | None = None) -> int:
+    """Remove all entries that are over. Tells how many. What is done begins at the beginning the next time."""
+    at = at or Pass()
+    removed = 0
+    position = at.position or b""
+    while proceed():
+        count, following = store.expire(STEP, position)
+        removed += count
+        store.counts.expirations.add(count)
+        at.position = position = following or b""
+        if following is None:
+            break
+    return removed
+
+
+def check_all(
+    store: Store, proceed: Callable[[], bool] = _go_on, at: Pass | None = None, log: Log | None = None
+) -> list[str]:
+    """Look at every entry for damage. A sentence for each finding. What takes long tells `log` how far it is."""
+    at = at or Pass()
+    faults: list[str] = []
+    examined, told = 0, time.monotonic()
+    while at.position is not None and proceed():
+        found, at.position = store.check(CHECKED, at.position)
+        faults += found
+        examined += CHECKED
+        if log is not None and time.monotonic() - told >= PROGRESS:
+            told = time.monotonic()
+            log.info(f"the integrity pass has examined about {examined:,} rows")
+    return faults
+
+
+def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_on, *, alone: bool = False) -> bool:
+    """One round, the urgent first: make writes durable, note access times, remove what is over or beyond the bounds,
+    look for damage.
+
+    Of several processes with the same options one does the latter, unless `alone`, which does it anyway. Tells whether
+    nothing is left to do. Raises CorruptEntryError if damage was found.
+    """
+    store, log = charge.store, charge.log
+    run = partial(tasks.run, clock=store.clock)
+    store.tidy()
+    run("sync", task=store.sync)
+    try:
+        run("access times", task=lambda: store.flush_touched(store.clock()))
+    except DiskFullError as error:
+        log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
+    if store.read_only or not (alone or store.lease(_purpose(charge))):
+        return True
+    if charge.bounds is not None:
+        run("evict", task=partial(charge.bounds.keep, proceed))
+    if settle_clock(store, log, proceed):
+        removed = run("expire", task=lambda: expire_all(store, proceed, charge.expiring))
+        if removed:
+            log.info(f"removed {removed} entries that were over")
+    if charge.checking.position is not None and proceed():
+        run("check", task=lambda: _check(charge, proceed))
+    return charge.checking.position is None and not charge.expiring.position
+
+
+def _purpose(charge: Charge) -> str:
+    """What the handle is to do: equal for handles of which one is enough."""
+    return repr((charge.store.idle, charge.bounds and charge.bounds.limits))
+
+
+def _check(charge: Charge, proceed: Callable[[], bool]) -> None:
+    faults = check_all(charge.store, proceed, charge.checking, charge.log)
+    for fault in faults[:20]:
+        charge.log.error(fault)
+    if faults:
+        raise CorruptEntryError(f"{charge.store.place}: {len(faults)} faults were found, the first: {faults[0]}")
+    if charge.checking.position is None:
+        charge.log.info("the integrity pass found no fault")
