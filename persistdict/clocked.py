@@ -1,6 +1,6 @@
 """What to make of a clock that jumps.
 
-A store notes what time it was when it last did something. Where the clock is far ahead of that, it may be wrong: what is
+A store notes what time it was when it last did something. If the clock is far ahead of that, it may be wrong: what is
 over by it is absent, but nothing is removed before the clock has gone on from there for an hour. Where it is behind,
 what was written meanwhile has times that lie in the future, and would stay too long: such entries begin their time
 anew. So a wrong clock that is set right loses nothing, and leaves nothing for ever.

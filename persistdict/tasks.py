@@ -17,7 +17,7 @@ from persistdict.log import Log
 from persistdict.statistics import TaskLog
 from persistdict.store import Store
 
-__all__ = ["Charge", "Pass", "check_all", "expire_all", "run_round"]
+__all__ = ["Charge", "Pass", "check_all", "expire_all", "purpose_of", "run_round"]
 
 STEP = 512  # entries that one small transaction looks at
 CHECKED = 128  # rows that one step of the integrity pass looks at
@@ -94,7 +94,7 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_
         run("access times", task=lambda: store.flush_touched(store.clock()))
     except DiskFullError as error:
         log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
-    if store.read_only or not (alone or store.lease(_purpose(charge))):
+    if store.read_only or not (alone or store.lease(purpose_of(charge))):
         return True
     if charge.bounds is not None:
         run("evict", task=partial(charge.bounds.keep, proceed))
@@ -107,7 +107,7 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_
     return charge.checking.position is None and not charge.expiring.position
 
 
-def _purpose(charge: Charge) -> str:
+def purpose_of(charge: Charge) -> str:
     """What the handle is to do: equal for handles of which one is enough."""
     return repr((charge.store.idle, charge.bounds and charge.bounds.limits))
 

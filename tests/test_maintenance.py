@@ -1,14 +1,17 @@
 """Upkeep, with and without its thread."""
 
+import contextlib
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 
 import pytest
 
-from persistdict import MaintenanceError, PersistDict
+from persistdict import CorruptEntryError, MaintenanceError, PersistDict
 from persistdict.maintenance import Keeper, keeper_of
-from persistdict.tasks import check_all, expire_all
+from persistdict.tasks import Charge, check_all, expire_all, purpose_of, run_round
 from persistdict.testing import Clock
 
 
@@ -189,3 +192,132 @@ def test_logs_show_neither_keys_nor_values(tmp_path):
     assert any("[named] opened" in line for line in lines)
     assert any("damaged" in line for line in lines)
     assert "canary" not in "".join(lines) + str(caught.value)
+
+
+# Several processes, long passes
+
+
+def test_one_process_does_the_periodic_work_and_another_takes_over_when_it_is_gone(tmp_path):
+    """The lease is the lock of a file: whoever dies, however, has given it back."""
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        d["k"] = 1
+        with leaseholder(tmp_path / "d", "work"):
+            assert not d._store.lease("work")
+            assert d._store.lease("other work")
+        assert d._store.lease("work")
+        assert d._store.lease("work")
+
+
+def test_a_process_without_the_lease_syncs_and_notes_reads_but_does_not_sweep(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:
+        d.update(a=1, b=2)
+        d.maintain()
+        with leaseholder(tmp_path / "d", purpose_of(d._charge)):
+            clock.now += 10
+            d.set("c", 3, ttl=None)
+            assert d["c"] == 3
+            assert run_round(d._charge, keeper_of(d._store).tasks)
+            assert d._store.usage().entries == 3
+            assert d.entry("c").atime == clock.now
+        run_round(d._charge, keeper_of(d._store).tasks)
+        assert d._store.usage(exact=True).entries == 1
+
+
+def test_writes_become_durable_in_time_while_a_long_pass_goes_on(tmp_path):
+    """Between two steps of a pass, the thread does what is urgent."""
+    with PersistDict(tmp_path / "d", background_thread="disabled", sync_interval=1e-3) as d:
+        d.update((number, number) for number in range(5000))
+        charge = Charge(d._store, d._log, None)
+        durable_at = []
+        check = d._store.check
+
+        def checking(budget, after=b""):
+            if not durable_at:
+                d["written during the pass"] = 1
+            durable_at.append(d._store.env.settled == d._store.begin().id())
+            return check(budget, after)
+
+        d._store.check = checking
+        keeper = keeper_of(d._store)
+        keeper.add(charge, 1000.0)
+        while charge.checking.position is not None:
+            assert upkeep_threads()
+        keeper.remove(d._store)
+        del d._store.check
+        assert not durable_at[0]
+        assert durable_at[-1]
+        assert len(durable_at) > 10
+
+
+def test_maintain_stops_when_its_time_is_over_and_goes_on_with_the_next_call(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:
+        d.update((number, number) for number in range(3000))
+        clock.now += 10
+        assert not d.maintain(seconds=0)
+        assert d._store.usage().entries == 3000
+        rounds = 0
+        while not d.maintain(seconds=1e-4):
+            rounds += 1
+        assert d._store.usage(exact=True).entries == 0
+        assert d.maintain()
+        assert d.stats().tasks["check"].runs >= 1
+        for seconds in (-1, float("nan"), "1", True):
+            with pytest.raises((ValueError, TypeError)):
+                d.maintain(seconds=seconds)
+
+
+def test_maintain_finds_damage_once_and_again_when_asked(tmp_path):
+    damaged(tmp_path / "d")
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        with pytest.raises(CorruptEntryError, match="1 faults"):
+            d.maintain()
+        assert d.maintain()
+        with pytest.raises(CorruptEntryError, match="1 faults"):
+            d.maintain(check=True)
+
+
+def test_a_long_pass_tells_how_far_it_is_if_the_dictionary_is_verbose(tmp_path, monkeypatch):
+    from loguru import logger
+
+    monkeypatch.setattr("persistdict.tasks.PROGRESS", 0.0)
+    lines = []
+    sink = logger.add(lines.append, level=0)
+    try:
+        with PersistDict(tmp_path / "d", verbose=True, background_thread="disabled") as d:
+            d.update((number, number) for number in range(1000))
+            d.maintain()
+    finally:
+        logger.remove(sink)
+    assert any("has examined about 256 rows" in line for line in lines)
+
+
+def test_a_round_removes_what_is_beyond_the_bounds(tmp_path):
+    """Another handle without bounds has written more than this one wants."""
+    with (
+        PersistDict(tmp_path / "d", background_thread="disabled") as d,
+        PersistDict(tmp_path / "d", max_entries=100, background_thread="disabled") as bounded,
+    ):
+        d.update((number, number) for number in range(1000))
+        assert bounded.maintain()
+        assert len(d) == 95
+        assert d[999] == 999
+        assert bounded.stats().evictions == 905
+        assert bounded.stats().tasks["evict"].runs == 1
+
+
+@contextlib.contextmanager
+def leaseholder(path, purpose):
+    """Another process that has the lease, until it is killed."""
+    code = """if True:
+        import sys
+        from persistdict import PersistDict
+        d = PersistDict(sys.argv[1], background_thread="disabled")
+        print(d._store.lease(sys.argv[2]), flush=True)
+        sys.stdin.read()"""
+    command = [sys.executable, "-c", code, str(path), purpose]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "True\n"
+        yield
+        process.kill()

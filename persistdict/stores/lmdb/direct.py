@@ -23,6 +23,7 @@ from persistdict.stores.lmdb.layout import LAST
 from persistdict.stores.lmdb.recent import BASE, MARK
 from persistdict.stores.lmdb.reserve import RESERVE, find_room, look_for_room
 from persistdict.stores.lmdb.rows import Rows
+from persistdict.stores.lmdb.times import note_clocks
 from persistdict.stores.lmdb.totals import begin_size, end_size
 
 __all__ = ["write_directly"]
@@ -66,6 +67,7 @@ def _change(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, i
         begin_size(rows)
         done = work(d, number)
         end_size(rows, d)
+        note_clocks(rows, d)
         d.put(LAST, str(number).encode(), db=rows.meta)
         return done
 

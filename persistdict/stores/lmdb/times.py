@@ -1,6 +1,6 @@
-"""What time it was: two rows of the info, brought up to date by every drain; and entries from the future.
+"""What time it was: two rows of the info, brought up to date by every change of the data; and entries from the future.
 
-"clock" is when the last drain was, "suspect" since when the clock is not believed; see clocked.py.
+"clock" is when the last change was, "suspect" since when the clock is not believed; see clocked.py.
 """
 
 from __future__ import annotations
