@@ -501,6 +501,32 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         else:
             PersistDict.__setitem__(self, key, value, seconds(ttl))
 
+    def touch(self, key: K, *, ttl: float | timedelta | None = _MISSING) -> bool:
+        """Let the time of an entry begin anew. Returns whether it is there.
+
+        Args:
+            key: the key.
+            ttl: seconds or timedelta from now on after which the entry is absent; None for never. By default the time
+                to live of this handle begins anew; if it has none, the touch counts as a read, which matters to
+                `expiration_days` and to eviction, and a time to live of the entry's own stays as it is.
+
+        With a time to live it is a write, atomic and as durable as others: it costs as much as to set the value again,
+        and `mtime` and `version` of the entry change.
+        """
+        lifetime = self._ttl if ttl is _MISSING else seconds(ttl)
+        kept_as, kb, _ = self._locate(key)
+        if lifetime is None and ttl is _MISSING:
+            return self._store.read(kb) is not None
+
+        def work(txn: Transaction) -> int:
+            record = txn.get(kb)
+            if record is None:
+                return 0
+            txn.put(kb, record.hint, record.tag, record.blob, ttl=lifetime)
+            return txn.id()
+
+        return self._write_many(work, [kept_as], 1)
+
     def __delitem__(self, key: K) -> None:
         kept_as, kb, _ = self._locate(key)
         if (
@@ -608,12 +634,13 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
                 lambda: sum(record is None for record in found([kb for kb, _ in pairs])),
             )
 
-    def _write_many(self, work: Callable[[Transaction], int], kept_as: list[Any], size: int) -> None:
+    def _write_many(self, work: Callable[[Transaction], int], kept_as: list[Any], size: int) -> bool:
         """Run a transaction that changes the keys kept as these, and returns its id, or 0 if it changed nothing."""
-        self._write(
+        done = self._write(
             lambda: self._store.update(work, size=size),
             lambda front, commit: front.wrote_many(commit, kept_as),
         )
+        return bool(done)
 
     def delete_many(self, keys: Iterable[K]) -> int:
         """Remove those of the keys that are there, in one transaction. Returns how many there were."""

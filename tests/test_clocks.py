@@ -139,3 +139,62 @@ def test_copies_in_memory_end_with_the_entries(opened):
     clock.now += 61
     assert "k" not in d
     assert d.get("k") is None
+
+
+# Touching
+
+
+def test_a_touch_begins_the_time_to_live_of_the_handle_anew(opened):
+    d, clock = opened(ttl=100), opened.clock
+    d.update(touched=[1], untouched=[2])
+    clock.now += 60
+    assert d.touch("touched")
+    clock.now += 60
+    assert dict(d) == {"touched": [1]}
+    assert not d.touch("untouched")
+    assert not d.touch("absent")
+    assert "absent" not in d
+    clock.now += 60
+    assert not d
+
+
+@pytest.mark.parametrize("value", [1, "x" * 50_000, b"y" * 3_000_000])
+def test_a_touch_gives_an_entry_another_time_to_live(opened, value):
+    d, clock = opened(), opened.clock
+    d.update(a=value, b=value)
+    assert d.touch("a", ttl=10)
+    with opened() as other:
+        assert other.entry("a").expires_at == pytest.approx(clock.now + 10)
+    assert d.touch("a", ttl=20)
+    clock.now += 19
+    assert d["a"] == value
+    assert list(d) == ["a", "b"]
+    clock.now += 1
+    assert list(d) == ["b"]
+    d.set("c", value, ttl=10)
+    assert d.touch("c", ttl=None)
+    clock.now += 1000
+    assert d["c"] == value
+    assert d.entry("c").expires_at is None
+    assert d.verify().ok
+
+
+def test_a_touch_keeps_what_would_be_idle_too_long(opened):
+    d, clock = opened(expiration_days=1), opened.clock
+    d.update(touched=1, untouched=2)
+    clock.now += 50_000
+    version = d.entry("touched").version
+    assert d.touch("touched")
+    clock.now += 50_000
+    assert list(d) == ["touched"]
+    assert d.entry("touched").version == version
+    assert not d.touch("untouched")
+
+
+def test_a_touch_with_an_impossible_time_to_live_is_refused(opened):
+    d = opened()
+    d["k"] = 1
+    for ttl in (0, -1, "1", float("nan")):
+        with pytest.raises((ValueError, TypeError)):
+            d.touch("k", ttl=ttl)
+    assert d.entry("k").expires_at is None
