@@ -41,7 +41,7 @@ VALUES = (
     | st.sampled_from([3000, 40_000]).map(lambda size: "x" * size)
 )
 TTLS = st.sampled_from([None, None, None, 5, 50, 500])
-STEPS = int(os.environ.get("PERSISTDICT_STEPS", "5000"))  # for each of the four option sets
+STEPS = int(os.environ.get("PERSISTDICT_STEPS", "4000"))  # for each of the option sets
 steps_run = {"total": 0}
 
 
@@ -81,6 +81,7 @@ class Model(RuleBasedStateMachine):
         self.model: dict = {}
         self.handles: dict = {}
         self.idle = self.options.get("expiration_days", 0) * 86400 or None
+        self.ttl = self.options.get("ttl")
         self.open_all()
 
     def open_all(self):
@@ -148,6 +149,19 @@ class Model(RuleBasedStateMachine):
         self.call(who, "set", key, value, ttl=ttl)
         self.model_set(key, value, ttl)
 
+    @rule(who=WHO, key=KEYS, ttl=TTLS)
+    def touch(self, who, key, ttl):
+        assert self.call(who, "touch", key, ttl=ttl) == self.alive(key)
+        if self.alive(key):
+            self.model_set(key, self.model[key][0], ttl)
+
+    @rule(who=WHO, key=KEYS)
+    def touch_with_the_time_to_live_of_the_handle(self, who, key):
+        assert self.call(who, "touch", key) == self.alive(key)
+        if self.alive(key) and self.ttl is not None:
+            self.model_set(key, self.model[key][0], self.ttl)
+        self.used(key)
+
     @rule(who=WHO, key=KEYS)
     def get(self, who, key):
         missing = "missing"
@@ -180,7 +194,7 @@ class Model(RuleBasedStateMachine):
             self.used(key)
         else:
             assert self.call(who, "setdefault", key, value) == value
-            self.model_set(key, value, None)
+            self.model_set(key, value, self.ttl)
 
     @rule(who=WHO)
     def popitem(self, who):
@@ -196,7 +210,7 @@ class Model(RuleBasedStateMachine):
     def update(self, who, items):
         self.call(who, "update", items)
         for key, value in items:
-            self.model_set(key, value, None)
+            self.model_set(key, value, self.ttl)
 
     @rule(who=WHO, keys=st.lists(KEYS, max_size=5))
     def get_many(self, who, keys):
@@ -223,6 +237,12 @@ class Model(RuleBasedStateMachine):
     @rule(who=WHO)
     def expire(self, who):
         self.call(who, "expire")
+        assert self.call(who, "__len__") == len(self.expected())
+        self.model = {key: entry for key, entry in self.model.items() if self.alive(key)}
+
+    @rule(who=WHO)
+    def maintain(self, who):
+        self.call(who, "maintain")
         assert self.call(who, "__len__") == len(self.expected())
         self.model = {key: entry for key, entry in self.model.items() if self.alive(key)}
 
@@ -259,6 +279,8 @@ OPTION_SETS = {
     "default": {},
     "cropped keys": {"key_size_limit": 2},
     "idle limit": {"expiration_days": 0.002},
+    "time to live": {"ttl": 50},
+    "both": {"expiration_days": 0.0005, "ttl": 200},
     "pickle": {"codec": "pickle", "allow_pickle": True},
 }
 
@@ -280,5 +302,5 @@ def test_it_behaves_as_a_dict_whatever_happens(options):
         ),
     )
     print(f"{steps_run['total']} steps")
-    assert steps_run["total"] >= min(STEPS, 4000)
+    assert steps_run["total"] >= min(STEPS, 3000)
     other.close()
