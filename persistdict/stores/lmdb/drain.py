@@ -202,36 +202,36 @@ def is_taken(rows: Rows, d: Any, row: Row, place: Place | None) -> bool:
 def _take_all_away(rows: Rows, number: int) -> bool:
     """Remove all recent writes, if nobody has written since the snapshot of that number. Tells whether it did."""
     env = rows.env
-
-    def work(r: Any) -> bool:
-        if rows.base + r.id() != number + 1:
-            return False
-        base = r.get(BASE)
-        assert env.recent.raw is not None
-        r.drop(env.recent.raw.open_db(txn=r), delete=False)
-        r.put(BASE, base)
-        return True
-
-    done = env.recent.update_urgently(work)
+    done = env.recent.update_urgently(_drop_all, rows, number)
     if done:
         env.settled = number + 1 - rows.base
     return done
 
 
+def _drop_all(r: Any, rows: Rows, number: int) -> bool:
+    recent = rows.env.recent.raw
+    if recent is None or rows.base + r.id() != number + 1:
+        return False
+    base = r.get(BASE)
+    r.drop(recent.open_db(txn=r), delete=False)
+    r.put(BASE, base)
+    return True
+
+
 def _take_away(rows: Rows, found: Recent) -> None:
     """Remove what was applied from the recent writes, unless it was written again."""
-    env = rows.env
-
-    def work(r: Any, part: Recent) -> int:
-        for key, raw in part:
-            if r.get(key) == raw:
-                r.delete(key)
-        return r.id() if r.stat()["entries"] == RESERVED else -1
-
     for start in range(0, len(found), CLEARED_AT_ONCE):
-        settled = env.recent.update_urgently(work, found[start : start + CLEARED_AT_ONCE])
+        settled = rows.env.recent.update_urgently(_drop_rows, found[start : start + CLEARED_AT_ONCE])
         if settled >= 0:
-            env.settled = settled
+            rows.env.settled = settled
+
+
+def _drop_rows(r: Any, part: Recent) -> int:
+    """Gives the id if nothing is left."""
+    for key, raw in part:
+        if r.get(key) == raw:
+            r.delete(key)
+    return r.id() if r.stat()["entries"] == RESERVED else -1
 
 
 def _without_void(d: Any, rows: Rows, found: Recent) -> Recent:

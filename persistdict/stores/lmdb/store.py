@@ -180,20 +180,20 @@ class LmdbStore(Writing, Integrity, Store):
         return self.env.attempt(lambda: self.get_in(self.begin(), self.begin_data(self.k), kb))
 
     def get_many(self, kbs: list[bytes]) -> list[Record | None]:
-        def work() -> tuple[list[Record | None], int]:
-            d, r = self.snapshots()
-            places = [self.locate(r, d, kb) for kb in kbs]
-            found = zip(kbs, places, strict=True)
-            records = [None if place is None else self.entry_of(d, kb, place) for kb, place in found]
-            return records, records.count(None) - places.count(None)
-
-        records, over = self.env.attempt(work)
+        records, over = self.env.attempt(self._get_many, kbs)
         self.counts.expired.add(over)
         now = self.clock()
         for record in records:
             if record is not None:
                 self._note(record.seq, now)
         return records
+
+    def _get_many(self, kbs: list[bytes]) -> tuple[list[Record | None], int]:
+        d, r = self.snapshots()
+        places = [self.locate(r, d, kb) for kb in kbs]
+        found = zip(kbs, places, strict=True)
+        records = [None if place is None else self.entry_of(d, kb, place) for kb, place in found]
+        return records, records.count(None) - places.count(None)
 
     def contains(self, kb: bytes) -> bool:
         try:
@@ -255,10 +255,10 @@ class LmdbStore(Writing, Integrity, Store):
         return scan_by_creation(self, reverse=reverse, values=values)
 
     def info(self) -> dict[str, str]:
-        def work() -> dict[str, str]:
-            return {name.decode(): text.decode() for name, text in self.begin_data(self.meta).cursor()}
+        return self.env.attempt(self._info)
 
-        return self.env.attempt(work)
+    def _info(self) -> dict[str, str]:
+        return {name.decode(): text.decode() for name, text in self.begin_data(self.meta).cursor()}
 
     # Upkeep
 

@@ -23,18 +23,18 @@ __all__ = ["expire_entries", "rebase_entries", "write_access_times"]
 
 def write_access_times(rows: Rows, batch: Mapping[bytes, float], uses: Mapping[bytes, int]) -> None:
     """Note when entries were read last, and how often; never moves a time back, passes over entries that are gone."""
-
-    def work(txn: Any) -> None:
-        for seq, at in batch.items():
-            if txn.get(seq, None, rows.e) is None:
-                continue
-            known, count = access_of(txn, rows.a, seq)
-            more = uses.get(seq, 0)
-            if known < at or more:
-                txn.put(seq, pack_access(max(known, at), count + more), db=rows.a)
-
     drain(rows)  # the times of entries that the data do not have yet would be lost
-    rows.env.data.update(work)
+    rows.env.data.update(_write_access_times, rows, batch, uses)
+
+
+def _write_access_times(txn: Any, rows: Rows, batch: Mapping[bytes, float], uses: Mapping[bytes, int]) -> None:
+    for seq, at in batch.items():
+        if txn.get(seq, None, rows.e) is None:
+            continue
+        known, count = access_of(txn, rows.a, seq)
+        more = uses.get(seq, 0)
+        if known < at or more:
+            txn.put(seq, pack_access(max(known, at), count + more), db=rows.a)
 
 
 def expire_entries(rows: Pair, budget: int, after: bytes) -> tuple[int, bytes | None]:

@@ -58,15 +58,15 @@ class Writing(Evicting):
         self.env.recent.update(change_nothing)
 
     def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
-        def work(r: Any) -> Receipt | None:
-            place = self.delete_recent(r, 0, kb, when)
-            return None if place is None else Receipt(place.slot[0], 0, None, r.id())
-
         env = self.paid(urgent=True)
-        receipt = env.recent.update_urgently(work, timeout=self.timeout)
+        receipt = env.recent.update_urgently(self._delete, kb, when, timeout=self.timeout)
         if receipt is not None:
             self.owe(env, _OVERHEAD)
         return receipt
+
+    def _delete(self, r: Any, kb: bytes, when: Condition) -> Receipt | None:
+        place = self.delete_recent(r, 0, kb, when)
+        return None if place is None else Receipt(place.slot[0], 0, None, r.id())
 
     def update(self, work: Callable[[Transaction], T], *, size: int = 1, whole: bool = False) -> T:
         if whole or size >= MANY:
@@ -88,12 +88,12 @@ class Writing(Evicting):
 
     def _update_recent(self, env: Environment, work: Callable[[Transaction], T], full: bool = False) -> T:
         """A transaction of the recent writes; on a full disk, nothing but deletions."""
-
-        def in_recent(r: Any) -> tuple[T, int]:
-            transaction = RecentTransaction(self, r, full)
-            return work(transaction), transaction.written
-
-        done, written = (env.recent.update_urgently if full else env.recent.update)(in_recent, timeout=self.timeout)
+        run: Callable[..., tuple[T, int]] = env.recent.update_urgently if full else env.recent.update
+        done, written = run(self._in_recent, work, full, timeout=self.timeout)
         if written:
             self.owe(env, written)
         return done
+
+    def _in_recent(self, r: Any, work: Callable[[Transaction], T], full: bool) -> tuple[T, int]:
+        transaction = RecentTransaction(self, r, full)
+        return work(transaction), transaction.written

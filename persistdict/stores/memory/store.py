@@ -189,11 +189,12 @@ class MemoryStore(Store):
         return self.update(lambda txn: txn.put(kb, hint, tag, blob, ttl=ttl, when=when))
 
     def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
-        def work(txn: Transaction) -> Receipt | None:
-            record = txn.delete(kb, when=when)
-            return None if record is None else Receipt(record.seq, record.version, None, txn.id())
+        return self.update(lambda txn: self._delete(txn, kb, when))
 
-        return self.update(work)
+    @staticmethod
+    def _delete(txn: Transaction, kb: bytes, when: Condition) -> Receipt | None:
+        record = txn.delete(kb, when=when)
+        return None if record is None else Receipt(record.seq, record.version, None, txn.id())
 
     def update(self, work: Callable[[Transaction], T], *, size: int = 1, whole: bool = False) -> T:
         self._check_open()
