@@ -267,7 +267,10 @@ class Pair(Rows):
             entry = self.whole(d, (seq, record.deadline), record, now, values)
             if entry is not None:
                 return entry
+        gone = set() if r is None else {raw[:8] for _, raw in r.cursor() if len(raw) > 9 and raw[9] & GONE}
         for cursor in walk(self, d, "e", reverse=True):
+            if cursor.key() in gone:
+                continue
             with contextlib.suppress(CorruptEntryError):  # the integrity pass reports it; it stays where it is
                 entry = self.entry_at(r, d, cursor.key(), cursor.value(), now, values)
                 if entry is not None:
