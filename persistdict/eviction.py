@@ -48,6 +48,7 @@ class Bounds:
 
     Attributes:
         evicted: how many entries were removed.
+        ask: called by a writer when a bound is near, so that upkeep makes room before it is reached.
         limits: the bounds and the policy.
     """
 
@@ -58,6 +59,8 @@ class Bounds:
         self._candidates: list[Access] = []  # the next to go is the last
         self._lock = threading.RLock()
         self._waiting = 0  # writers, about; for them upkeep does not rest
+        self._keeping = False  # whether upkeep is at work; guarded by _lock
+        self.ask: Callable[[], object] | None = None
         self.evicted = 0
         self.limits = max_entries, max_bytes, policy
 
@@ -76,10 +79,13 @@ class Bounds:
         if left.entries < 0 or left.size < 0 or size > self._max.size:
             if max(sizes, default=0) > self._max.size:
                 raise TooLargeError(f"an entry of {max(sizes):,} bytes is larger than max_bytes={self._max.size:,}")
+            coming = Usage(len(sizes), size)
+            if self._keeping and not self._exceeds(self._store.usage(), coming, 1.0):
+                return  # upkeep is making room, and there is some
             self._waiting += 1
             try:
                 with self._lock:
-                    self._look(Usage(len(sizes), size), is_new)
+                    self._look(coming, is_new)
             finally:
                 self._waiting -= 1
 
@@ -97,6 +103,10 @@ class Bounds:
                     raise FullError(_full_message(self._max, usage))
             elif self._exceeds(usage, coming, HIGH):
                 usage = self._evict(usage, coming, _go_on)
+        elif self._exceeds(usage, coming, HIGH) and self.ask is not None:
+            self.ask()
+            self._left = Usage(0, 0)  # ask again: what was about to be written was not there yet
+            return
         self._left = Usage(
             max(0, self._max.entries - usage.entries - coming.entries) // LOOKS,
             max(0, self._max.size - usage.size - coming.size) // LOOKS,
@@ -104,7 +114,7 @@ class Bounds:
 
     def after_fork(self) -> None:
         """In the child: nobody else is in here."""
-        self._lock, self._waiting = threading.RLock(), 0
+        self._lock, self._waiting, self._keeping = threading.RLock(), 0, False
 
     def _without_what_is_over(self, coming: Usage) -> Usage:
         """What is there, exactly; and if that is too much, without the entries that are past their deadline."""
@@ -131,10 +141,14 @@ class Bounds:
             return 0
         with self._lock:
             before, nothing = self.evicted, Usage(0, 0)
-            if self._exceeds(self._store.usage(), nothing, HIGH):
-                usage = self._without_what_is_over(nothing)
-                if self._exceeds(usage, nothing, HIGH):
-                    self._evict(usage, nothing, lambda: self._waiting > 0 or proceed())
+            try:
+                self._keeping = True
+                if self._exceeds(self._store.usage(), nothing, HIGH):
+                    usage = self._without_what_is_over(nothing)
+                    if self._exceeds(usage, nothing, HIGH):
+                        self._evict(usage, nothing, lambda: self._waiting > 0 or proceed())
+            finally:
+                self._keeping = False
             return self.evicted - before
 
     def _evict(self, usage: Usage, coming: Usage, proceed: Callable[[], bool]) -> Usage:

@@ -16,13 +16,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
+from functools import partial
 
 from persistdict.errors import ClosedError, CorruptEntryError, DiskFullError, MaintenanceError
 from persistdict.forking import is_held_here
 from persistdict.log import Log
 from persistdict.statistics import TaskLog
 from persistdict.store import Store
-from persistdict.tasks import Charge, Pass, run_round
+from persistdict.tasks import Charge, Pass, run_eviction, run_round
 
 __all__ = ["Keeper", "keeper_of"]
 
@@ -60,12 +61,15 @@ class Keeper:
         self._sync_error: BaseException | None = None  # of the last sync, or a full disk
         self._next_round = 0.0  # time.monotonic
         self._next_sync = math.inf
+        self._crowded = False  # whether a bound is near
         self.tasks = TaskLog()
 
     def add(self, charge: Charge, interval: float) -> None:
         """Look after it, every `interval` seconds, beginning now."""
         with self._lock:
             self._charges[id(charge.store)] = (weakref.ref(charge), interval)
+        if charge.bounds is not None:
+            charge.bounds.ask = self.evict_soon
         self.start()
 
     def remove(self, store: Store, *, wait: bool = True) -> None:
@@ -109,6 +113,11 @@ class Keeper:
         self._wake.set()
         return True
 
+    def evict_soon(self) -> None:
+        """Make room for the next writes: a bound is near."""
+        self._crowded = True
+        self._wake.set()
+
     def raise_error(self, *, synced: bool = False) -> None:
         """Raise what went wrong in the background since the last call, once; if all is `synced` now, nothing else."""
         error = self._error if synced else self._error or self._sync_error
@@ -124,9 +133,12 @@ class Keeper:
     def step(self, stop: threading.Event) -> float | None:
         """Do what is due. Returns the seconds until more is, None if there is nothing left to look after."""
         self._sync_if_due()
+        if self._crowded:
+            self._crowded = False
+            self._each(stop, run_eviction)
         if time.monotonic() >= self._next_round:
             self._next_round = math.inf  # before the round: whoever asks for another meanwhile gets it
-            pause = self._round(stop)
+            pause = self._each(stop, run_round)
             if pause is None:
                 return None
             self._next_round = min(self._next_round, time.monotonic() + pause)
@@ -153,8 +165,8 @@ class Keeper:
                     self._next_sync = time.monotonic() + RETRY
                 return
 
-    def _round(self, stop: threading.Event) -> float | None:
-        """Look after every store. Returns the seconds until the next round, None if no store is left."""
+    def _each(self, stop: threading.Event, work: Callable[..., object]) -> float | None:
+        """Do this for every store. Returns the seconds until the next round, None if no store is left."""
         with self._lock:
             charges = list(self._charges.items())
         intervals = []
@@ -165,18 +177,18 @@ class Keeper:
                     self._charges.pop(key, None)
                 continue
             intervals.append(interval)
-            self._look_after(charge, _Pace(stop, self._sync_if_due))
+            self._look_after(charge, work, _Pace(stop, self._sync_if_due))
         return min(intervals, default=None)
 
     def run_now(self, charge: Charge) -> None:
         """One round with an integrity pass, in the calling thread. What goes wrong is kept as in the background."""
         charge.checking = Pass()
-        self._look_after(charge, lambda: True, alone=True)
+        self._look_after(charge, partial(run_round, alone=True), lambda: True)
 
-    def _look_after(self, charge: Charge, proceed: Callable[[], bool], *, alone: bool = False) -> None:
+    def _look_after(self, charge: Charge, work: Callable[..., object], proceed: Callable[[], bool]) -> None:
         log = charge.log
         try:
-            run_round(charge, self.tasks, proceed, alone=alone)
+            work(charge, self.tasks, proceed)
         except ClosedError:
             return  # closed meanwhile by another thread; there is nothing to look after any more
         except DiskFullError as error:

@@ -17,7 +17,7 @@ from persistdict.log import Log
 from persistdict.statistics import TaskLog
 from persistdict.store import Store
 
-__all__ = ["Charge", "Pass", "check_all", "expire_all", "purpose_of", "run_round"]
+__all__ = ["Charge", "Pass", "check_all", "expire_all", "purpose_of", "run_eviction", "run_round"]
 
 STEP = 512  # entries that one small transaction looks at
 CHECKED = 128  # rows that one step of the integrity pass looks at
@@ -96,8 +96,7 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_
         log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
     if store.read_only or not (alone or store.lease(purpose_of(charge))):
         return True
-    if charge.bounds is not None:
-        run("evict", task=partial(charge.bounds.keep, proceed))
+    run_eviction(charge, tasks, proceed)
     if settle_clock(store, log, proceed):
         removed = run("expire", task=lambda: expire_all(store, proceed, charge.expiring))
         if removed:
@@ -105,6 +104,12 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_
     if charge.checking.position is not None and proceed():
         run("check", task=lambda: _check(charge, proceed))
     return charge.checking.position is None and not charge.expiring.position
+
+
+def run_eviction(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_on) -> None:
+    """Remove what is beyond the bounds of the handle, or nearly, if it has any."""
+    if charge.bounds is not None:
+        tasks.run("evict", charge.store.clock, partial(charge.bounds.keep, proceed))
 
 
 def purpose_of(charge: Charge) -> str:

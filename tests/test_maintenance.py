@@ -321,3 +321,17 @@ def leaseholder(path, purpose):
         assert process.stdout.readline() == "True\n"
         yield
         process.kill()
+
+
+def test_the_thread_makes_room_before_a_writer_has_to(tmp_path):
+    """A writer that comes near a bound asks for it; it is not the time of the next round."""
+    with PersistDict(tmp_path / "d", max_entries=2000, background_timeout=1e6) as d:
+        while not d.stats().tasks["check"].runs:  # the first round is over
+            assert upkeep_threads()
+        runs = d.stats().tasks["evict"].runs
+        d.update((number, number) for number in range(1970))
+        d["near"] = 1
+        d["nearer"] = 1
+        while d.stats().tasks["evict"].runs == runs or len(d) > 1900:
+            assert upkeep_threads()
+        assert d["nearer"] == 1
