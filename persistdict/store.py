@@ -2,7 +2,9 @@
 
 A store holds entries. An entry has a key (`kb`, ordered bytes, and a `hint`, opaque), a value (`tag`, `blob`), times,
 and a `version` that grows with every write of the key. Its identity is `seq`, 8 opaque bytes given at creation and
-kept by overwrites; entries are in the order of creation.
+kept by overwrites; entries are in the order of creation. `tag` is the codec's and tells how to decode the blob; what
+users call the tag of an entry, by which they list and evict, is its `label` in every store: 1 to 255 bytes; b"" for
+none.
 
 Guarantees that every store gives, and `persistdict.testing.StoreContract` checks:
 
@@ -22,11 +24,12 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from persistdict.errors import Unsupported
 from persistdict.reports import Fault, Quarantined, Report
+from persistdict.touching import Touching
 
 __all__ = ["ABSENT", "ANY", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
 
@@ -68,6 +71,7 @@ class Record(NamedTuple):
     mtime: float
     atime: float
     expires_at: float | None
+    label: bytes = b""
 
 
 class Item(NamedTuple):
@@ -108,24 +112,21 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def put(
-        self,
-        kb: bytes,
-        hint: bytes,
-        tag: int,
-        blob: bytes,
-        *,
-        ttl: float | None = None,
-        when: Condition = ANY,
-    ) -> Receipt | None:
-        """Set an entry. None, and nothing done, if the condition does not hold."""
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, *, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
+        """Set an entry; its time limit and label are replaced too. None, and nothing done, if `when` does not hold."""
 
     @abc.abstractmethod
     def delete(self, kb: bytes, *, when: Condition = ANY) -> Record | None:
         """Remove an entry and return it. None, and nothing done, if it is absent or the condition does not hold."""
 
     @abc.abstractmethod
-    def discard(self, kb: bytes) -> bool:
-        """Remove an entry, readable or not, without looking at its value. Whether there was one."""
+    def discard(self, kb: bytes, label: bytes | None = None) -> bool:
+        """Remove an entry, readable or not, without looking at its value. Whether there was one.
+
+        With a `label`: only if it has that one, which must be readable.
+        """
 
     @abc.abstractmethod
     def clear(self) -> int:
@@ -144,7 +145,7 @@ class Transaction(abc.ABC):
         """The id that this transaction's commit will have."""
 
 
-class Store(abc.ABC):
+class Store(Touching):
     """A handle on stored entries. Several handles may share the same entries; each has its own idle limit."""
 
     capabilities: Capability
@@ -155,7 +156,6 @@ class Store(abc.ABC):
     idle: float | None
     read_only: bool = False  # every write raises ReadOnlyError; reads are not noted
     max_batch: int = 1 << 62  # writes in one transaction
-    touched: dict[bytes, float | None]  # seq -> when it was read (None: since the last flush); see `flush_touched`
 
     # Reading
 
@@ -207,12 +207,25 @@ class Store(abc.ABC):
         `start` (included) and `stop` (excluded) bound a scan by key.
         """
 
+    @abc.abstractmethod
+    def labelled(self, label: bytes) -> Iterator[Item]:
+        """All entries that have this label while it runs, each once, in order of creation. The blobs are empty.
+
+        Entries created after the first step are not visited; to those that get or lose the label meanwhile either may
+        happen.
+        """
+
+    @abc.abstractmethod
+    def labels(self) -> list[bytes]:
+        """The labels that entries have which are not over, in order of their bytes."""
+
     # Writing
 
     @abc.abstractmethod
     def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
         """Set one entry; see `Transaction.put`."""
 
     @abc.abstractmethod
@@ -228,10 +241,6 @@ class Store(abc.ABC):
         """
 
     # Upkeep
-
-    @abc.abstractmethod
-    def touch(self, batch: Mapping[bytes, float]) -> None:
-        """Note when entries were read last. Identities that are gone are passed over."""
 
     @abc.abstractmethod
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
@@ -270,16 +279,16 @@ class Store(abc.ABC):
         """What is wrong with the whole store, so that nothing is written; "" if nothing is."""
         return ""
 
-    def sync(self) -> None:  # noqa: B027 - most stores have nothing to wait for
+    def sync(self) -> None:
         """Make durable what was written before, by whatever handle or process."""
 
-    def confirm(self, commit: int) -> None:  # noqa: B027 - most stores promise nothing more
+    def confirm(self, commit: int) -> None:
         """Wait until this handle's commit of that id is durable, if the handle promises so; the id is a receipt's.
 
         If it cannot be made durable, it is undone (unless it was overwritten meanwhile) and the error is raised.
         """
 
-    def on_unsynced(self, call: Callable[[float], bool]) -> None:  # noqa: B027 - see `sync`
+    def on_unsynced(self, call: Callable[[float], bool]) -> None:
         """Have `call(seconds)` called when something was written that `sync` should make durable within so long.
 
         It tells whether it will see to that; else writers do, at their next write.
@@ -293,10 +302,10 @@ class Store(abc.ABC):
         """Give unused space back, tells how many bytes. Waits so many seconds for others to let go of the store."""
         raise Unsupported(f"{self.place}: this engine has no space to give back")
 
-    def tidy(self) -> None:  # noqa: B027 - most stores have nothing to tidy
+    def tidy(self) -> None:
         """Free what users that died have left behind."""
 
-    def on_reopen(self, call: Callable[[], None]) -> None:  # noqa: B027 - most stores never reopen
+    def on_reopen(self, call: Callable[[], None]) -> None:
         """Have `call` called whenever the store was opened again in a forked child."""
 
     def is_entered(self) -> bool:
@@ -306,22 +315,3 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the store; the last handle frees its resources. May be called again."""
-
-    def flush_touched(self, now: float) -> int:
-        """Write the noted reads to the store; tells how many."""
-        batch: dict[bytes, float] = {}
-        touched = self.touched
-        for _ in range(len(touched)):
-            try:
-                seq, at = touched.popitem()
-            except KeyError:  # another thread flushes too
-                break
-            batch[seq] = now if at is None else at
-        if batch:
-            try:
-                self.touch(batch)
-            except BaseException:
-                for seq, when in batch.items():
-                    touched.setdefault(seq, when)
-                raise
-        return len(batch)

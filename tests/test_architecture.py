@@ -10,11 +10,11 @@ ROOT = Path(persistdict.__file__).parent
 ROOMS = [
     ["errors", "forking", "log"],
     ["entry", "keys", "codecs", "lru", "reports", "setviews"],
-    ["front", "store"],
+    ["front", "store", "touching"],
     ["stores.memory", "stores.lmdb"],
     ["maintenance"],
     ["options", "rescue", "lifecycle"],
-    ["upkeep"],
+    ["upkeep", "tags"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],

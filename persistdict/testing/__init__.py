@@ -11,11 +11,12 @@ with its own memory.
 
 from persistdict.testing.base import Clock
 from persistdict.testing.entries import EntryTests
+from persistdict.testing.labels import LabelTests
 from persistdict.testing.many import ManyTests
 from persistdict.testing.time import TimeTests
 
 __all__ = ["Clock", "StoreContract"]
 
 
-class StoreContract(EntryTests, ManyTests, TimeTests):
+class StoreContract(EntryTests, ManyTests, TimeTests, LabelTests):
     """One test for each sentence of the contract in `persistdict.store`."""

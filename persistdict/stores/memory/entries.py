@@ -21,6 +21,7 @@ class Row(NamedTuple):
     ctime: float
     mtime: float
     deadline: float | None
+    label: bytes
 
 
 class Entries:
