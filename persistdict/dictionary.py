@@ -37,7 +37,8 @@ from persistdict.maintenance import keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.setviews import Items, Keys, Values
 from persistdict.statistics import Tally
-from persistdict.store import ABSENT, Item, Receipt, Record, Store, Transaction
+from persistdict.store import ABSENT, ANY, Item, Receipt, Record, Store, Transaction
+from persistdict.tags import Tags, label_of
 from persistdict.tasks import Charge
 from persistdict.upkeep import Upkeep
 
@@ -75,7 +76,7 @@ _repr = Repr()
 _repr.maxstring = _repr.maxother = 60
 
 
-class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
+class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
     """A dictionary on disk that any number of threads, handles and processes share.
 
     It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the
@@ -397,11 +398,13 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         return found
 
     def entry(self, key: K) -> Entry:
-        """The times, size and version of an entry; does not count as a read. Raises KeyError."""
+        """The times, size, version and tag of an entry; does not count as a read. Raises KeyError."""
         record = self._store.get(self._keys.encode(key)[0])
         if record is None:
             raise KeyError(key)
-        return Entry(record.ctime, record.mtime, record.atime, record.expires_at, len(record.blob), record.version)
+        tag = record.label.decode() if record.label else None
+        times = record.ctime, record.mtime, record.atime, record.expires_at
+        return Entry(*times, len(record.blob), record.version, tag)
 
     # Iteration
 
@@ -432,8 +435,9 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         """A live view of the values; see `items`."""
         return Values(self)
 
-    def _iter_keys(self, reverse: bool) -> Iterator[K]:
-        for record in self._store.scan(reverse=reverse, values=False):
+    def _iter_keys(self, reverse: bool, label: bytes = b"") -> Iterator[K]:
+        store = self._store
+        for record in store.labelled(label) if label else store.scan(reverse=reverse, values=False):
             try:
                 key = self._keys.decode(record.kb, record.hint)
             except Exception as error:
@@ -460,7 +464,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
 
     # Writing
 
-    def __setitem__(self, key: K, value: V, ttl: float | None = _MISSING) -> None:
+    def __setitem__(self, key: K, value: V, ttl: float | None = _MISSING, label: bytes = b"") -> None:
         if type(key) is self._fast_type:
             kept_as: Any = key
             try:
@@ -476,7 +480,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         with self._write_lock:
             try:
                 front.writing = True
-                receipt = self._store.put(kb, hint, tag, blob, self._ttl if ttl is _MISSING else ttl)
+                receipt = self._store.put(kb, hint, tag, blob, self._ttl if ttl is _MISSING else ttl, ANY, label)
                 seq, _, until, commit = receipt  # type: ignore[misc] # only a condition gives None
                 if self._exact and type(value) in IMMUTABLE:
                     front.wrote(commit, kept_as, (value, None, seq, commit, until), len(kb) + len(blob))
@@ -488,18 +492,22 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             self._store.confirm(commit)
         next(self._tally.sets)
 
-    def set(self, key: K, value: V, *, ttl: float | timedelta | None = _MISSING) -> None:
-        """Set an entry, as `d[key] = value` does, with a time to live of its own.
+    def set(self, key: K, value: V, *, ttl: float | timedelta | None = _MISSING, tag: str | None = None) -> None:
+        """Set an entry, as `d[key] = value` does, with a time to live and a tag of its own.
+
+        Both belong to the write: if the key is set again without a tag, its entry has none any more.
 
         Args:
             key: the key.
             value: the value.
             ttl: seconds or timedelta after which the entry is absent; None for never; default that of the handle.
+            tag: a text of 1 to 255 bytes in UTF-8, by which `tagged` lists and `evict` removes entries; None for none.
         """
-        if ttl is _MISSING:
+        if ttl is _MISSING and tag is None:
             self[key] = value
         else:
-            PersistDict.__setitem__(self, key, value, seconds(ttl))
+            label = b"" if tag is None else label_of(tag)
+            PersistDict.__setitem__(self, key, value, self._ttl if ttl is _MISSING else seconds(ttl), label)
 
     def touch(self, key: K, *, ttl: float | timedelta | None = _MISSING) -> bool:
         """Let the time of an entry begin anew. Returns whether it is there.
@@ -522,7 +530,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
             record = txn.get(kb)
             if record is None:
                 return 0
-            txn.put(kb, record.hint, record.tag, record.blob, ttl=lifetime)
+            txn.put(kb, record.hint, record.tag, record.blob, ttl=lifetime, label=record.label)
             return txn.id()
 
         return self._write_many(work, [kept_as], 1)
@@ -603,12 +611,17 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
         self._set_pairs(_pairs(other, kwargs), self._ttl)
 
     def set_many(
-        self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | timedelta | None = _MISSING
+        self,
+        items: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | timedelta | None = _MISSING,
+        tag: str | None = None,
     ) -> None:
-        """Set many entries in one transaction; see `update`. `ttl` as for `set`, for all of them."""
-        self._set_pairs(_pairs(items, {}), self._ttl if ttl is _MISSING else seconds(ttl))
+        """Set many entries in one transaction; see `update`. `ttl` and `tag` as for `set`, for all of them."""
+        label = b"" if tag is None else label_of(tag)
+        self._set_pairs(_pairs(items, {}), self._ttl if ttl is _MISSING else seconds(ttl), label)
 
-    def _set_pairs(self, pairs: Iterable[tuple[Any, Any]], ttl: float | None) -> None:
+    def _set_pairs(self, pairs: Iterable[tuple[Any, Any]], ttl: float | None, label: bytes = b"") -> None:
         encode = self._codec.encode
         encoded = [(*self._locate(key), *encode(value)) for key, value in pairs]
         size = self._store.max_batch
@@ -617,7 +630,7 @@ class PersistDict(Upkeep, MutableMapping[K, V], Generic[K, V]):
 
             def work(txn: Transaction, part: list[Any] = part) -> int:
                 for _, kb, hint, tag, blob in part:
-                    txn.put(kb, hint, tag, blob, ttl=ttl)
+                    txn.put(kb, hint, tag, blob, ttl=ttl, label=label)
                 return txn.id()
 
             self._make_room([(kb, blob) for _, kb, _, _, blob in part])

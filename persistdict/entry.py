@@ -20,6 +20,7 @@ class Entry(NamedTuple):
         expires_at: when it stops existing if nobody touches it, or None for never.
         size: bytes of the encoded value.
         version: grows with every write of the key, in any process; never used twice in one store.
+        tag: what the last write gave as `tag`, or None.
     """
 
     ctime: float
@@ -28,3 +29,4 @@ class Entry(NamedTuple):
     expires_at: float | None
     size: int
     version: int
+    tag: str | None

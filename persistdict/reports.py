@@ -14,9 +14,10 @@ class Fault:
     Attributes:
         kind: "record" an entry whose checksum is wrong; "value" its large value is missing or changed; "number" it has
             an impossible sequence number; "order" it is out of order, or lies under the key of another; "index",
-            "expiry", "access" it is missing from, or wrong in, the index, the list of deadlines, the times of access;
-            "dangling" a row of one of these, or a large value, that no entry belongs to; "twice" two entries for one
-            key; "page" a page of the file; "leak" a page that is used for nothing, which harms no entry.
+            "expiry", "label", "access" it is missing from, or wrong in, the index, the list of deadlines, that of tags,
+            the times of access; "dangling" a row of one of these, or a large value, that no entry belongs to; "twice"
+            two entries for one key; "page" a page of the file; "leak" a page that is used for nothing, which harms no
+            entry.
         name: the digest of the key, or the sequence number of the entry in hexadecimal.
         sentence: what is wrong.
     """
@@ -31,8 +32,8 @@ class Report:
     """What an integrity pass found and did.
 
     Attributes:
-        checked: rows that were examined: recent writes, entries, and those of the index, deadlines, access times and
-            large values.
+        checked: rows that were examined: recent writes, entries, and those of the index, deadlines, labels, access
+            times and large values.
         faults: what was found.
         repaired: how many faults were mended. Without repair 0.
         quarantined: how many rows were moved to the quarantine: what could not be read.

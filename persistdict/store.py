@@ -2,7 +2,9 @@
 
 A store holds entries. An entry has a key (`kb`, ordered bytes, and a `hint`, opaque), a value (`tag`, `blob`), times,
 and a `version` that grows with every write of the key. Its identity is `seq`, 8 opaque bytes given at creation and
-kept by overwrites; entries are in the order of creation.
+kept by overwrites; entries are in the order of creation. `tag` is the codec's and tells how to decode the blob; what
+users call the tag of an entry, by which they list and evict, is its `label` in every store: 1 to 255 bytes; b"" for
+none.
 
 Guarantees that every store gives, and `persistdict.testing.StoreContract` checks:
 
@@ -71,6 +73,7 @@ class Record(NamedTuple):
     mtime: float
     atime: float
     expires_at: float | None
+    label: bytes = b""
 
 
 class Item(NamedTuple):
@@ -111,24 +114,21 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def put(
-        self,
-        kb: bytes,
-        hint: bytes,
-        tag: int,
-        blob: bytes,
-        *,
-        ttl: float | None = None,
-        when: Condition = ANY,
-    ) -> Receipt | None:
-        """Set an entry. None, and nothing done, if the condition does not hold."""
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, *, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
+        """Set an entry; its time limit and label are replaced too. None, and nothing done, if `when` does not hold."""
 
     @abc.abstractmethod
     def delete(self, kb: bytes, *, when: Condition = ANY) -> Record | None:
         """Remove an entry and return it. None, and nothing done, if it is absent or the condition does not hold."""
 
     @abc.abstractmethod
-    def discard(self, kb: bytes) -> bool:
-        """Remove an entry, readable or not, without looking at its value. Whether there was one."""
+    def discard(self, kb: bytes, label: bytes | None = None) -> bool:
+        """Remove an entry, readable or not, without looking at its value. Whether there was one.
+
+        With a `label`: only if it has that one, which must be readable.
+        """
 
     @abc.abstractmethod
     def clear(self) -> int:
@@ -208,12 +208,25 @@ class Store(Counted, Clocked, Evictable):
         `start` (included) and `stop` (excluded) bound a scan by key.
         """
 
+    @abc.abstractmethod
+    def labelled(self, label: bytes) -> Iterator[Item]:
+        """All entries that have this label while it runs, each once, in order of creation. The blobs are empty.
+
+        Entries created after the first step are not visited; to those that get or lose the label meanwhile either may
+        happen.
+        """
+
+    @abc.abstractmethod
+    def labels(self) -> list[bytes]:
+        """The labels that entries have which are not over, in order of their bytes."""
+
     # Writing
 
     @abc.abstractmethod
     def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
         """Set one entry; see `Transaction.put`."""
 
     @abc.abstractmethod

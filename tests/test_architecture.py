@@ -17,7 +17,7 @@ ROOMS = [
     ["tasks"],
     ["maintenance"],
     ["options", "rescue", "lifecycle"],
-    ["upkeep"],
+    ["upkeep", "tags"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],

@@ -171,11 +171,12 @@ def test_a_touch_gives_an_entry_another_time_to_live(opened, value):
     assert list(d) == ["a", "b"]
     clock.now += 1
     assert list(d) == ["b"]
-    d.set("c", value, ttl=10)
+    d.set("c", value, ttl=10, tag="t")
     assert d.touch("c", ttl=None)
     clock.now += 1000
     assert d["c"] == value
-    assert d.entry("c").expires_at is None
+    assert (d.entry("c").expires_at, d.entry("c").tag) == (None, "t")
+    assert d.evict(tag="t") == d.stats().deletes == 1
     assert d.verify().ok
 
 

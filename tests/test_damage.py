@@ -356,6 +356,35 @@ def test_deadlines_on_damaged_pages_stop_neither_len_nor_expiry(tmp_path):
         assert verify(d._store).faults
 
 
+def test_labels_on_damaged_pages_stop_neither_reading_nor_listing(tmp_path):
+    """What is listed then is of whole pages; and what has no label is read as ever."""
+    with opened(tmp_path / "d") as d:
+        for n in range(400):
+            d.set_many({(n, i): i for i in range(3)}, tag=f"tag {n:03} {'x' * 40}")
+        d.set_many({("one", i): i for i in range(2500)}, tag="one")
+        d["plain"] = 1
+        tags = d.tags()
+    numbers = leaf_numbers(tmp_path / "d", b"t")
+    assert len(numbers) > 4
+    overwrite(tmp_path / "d", numbers[-3] * PAGE, bytes(PAGE))
+    with opened(tmp_path / "d") as d:
+        assert d["plain"] == 1
+        found = passing_over(d.tags)
+        assert set(found) < set(tags)
+        assert len(found) > 250
+        assert d._store.damage
+        assert passing_over(lambda: list(d.tagged("one"))) == [("one", i) for i in range(2500)]
+        assert passing_over(lambda: list(d.tagged(tags[-1]))) == [(399, i) for i in range(3)]
+        with pytest.raises(CorruptStoreError):
+            d.evict(tag="one")
+        assert "page" in {fault.kind for fault in passing_over(lambda: verify(d._store)).faults}
+    salvage(tmp_path / "d", tmp_path / "new")
+    with opened(tmp_path / "new") as d:
+        assert d.tags() == tags
+        assert verify(d._store).ok
+        assert d.evict(tag="one") == 2500
+
+
 def test_looking_ahead_reads_little(tmp_path, monkeypatch):
     """Some pages per batch, and none of a store of one page."""
     with opened(tmp_path / "d") as d:
@@ -470,7 +499,7 @@ def test_deleted_entries_come_back_only_if_asked_for(tmp_path):
         assert all(d[n] == f"value {n}" for n in d if n >= 200)
 
 
-@pytest.mark.parametrize("what", ["main", "free", "e", "k", "v", "info", "meta", "both metas"])
+@pytest.mark.parametrize("what", ["main", "free", "e", "k", "v", "t", "info", "meta", "both metas"])
 def test_what_the_lost_root_of_a_tree_led_to_is_salvaged(what, folder, tmp_path):
     path, expected = folder
     _, meta, trees = page_file(path)

@@ -127,6 +127,16 @@ RECORDS = [
     {"tag": 8, "kb": "b'k'", "hint": "b''", "version": 0, "ctime": NOW, "mtime": NOW, "body": "b'x' * 12",
     "flags": 1},
 ]  # fmt: skip
+LABELLED_RECORDS = [
+    {"tag": 1, "kb": "b'0key'", "hint": "b''", "version": 5 << 20, "ctime": 1.5, "mtime": 2.5, "body": "b'value'",
+    "label": "b'news'"},
+    {"tag": 3, "kb": "b''", "hint": "b'f'", "version": 2**64 - 1, "ctime": 0.0, "mtime": -1.0, "body": "b''",
+    "label": "b'\\x00'"},
+    {"tag": 255, "kb": "b'k' * 600", "hint": "b'if'", "version": 1, "ctime": NOW, "mtime": NOW, "body": "b'\\x00'",
+    "deadline": 7, "label": "b'\\xff' * 255"},
+    {"tag": 8, "kb": "b'k'", "hint": "b''", "version": 0, "ctime": NOW, "mtime": NOW, "body": "b'x' * 12",
+    "deadline": 2**64 - 1, "flags": 1, "label": "'é'.encode()"},
+]  # fmt: skip
 INDEXES: list[list[list[int]]] = [
     [[5 << 20, 0]],
     [[5 << 20, 1_700_000_000_000_000]],
@@ -220,8 +230,60 @@ def make_golden():
     write("stores.json", stores)
 
 
-if os.environ.get("PERSISTDICT_MAKE_GOLDEN") and not os.environ.get("CI"):
-    make_golden()
+MANY = 600  # entries that have the same tag
+
+
+def write_labelled_store(path, limit):
+    """A store with tags of all sorts; gives what is in it, but for the last: key, value, tag, end, version."""
+    now = [NOW]
+
+    def clock():
+        now[0] += 0.5
+        return now[0]
+
+    written: dict[str, list[str | None]] = {}
+    with opened(path, key_size_limit=limit, clock=clock) as d:
+
+        def put(key, value, tag, ttl=None):
+            d.set(valued(key), valued(value), ttl=ttl, tag=tag)
+            written[key] = [value, tag]
+
+        put("'plain'", "1", None)
+        put("'small'", "'of news'", "news")
+        put("'expires'", "'far away'", "news", 8e9)
+        put("'large'", "bytes(range(256)) * 160", "é😀")
+        put("'large and expires'", "'é' * 20000", "x" * 255, 8e9)
+        put("'changes'", "1", "other")
+        put("'loses'", "1", "other")
+        put("'gets'", "1", None)
+        put("'long' * 300", "None", "news")
+        d.flush()
+        put("'changes'", "2", "news")
+        put("'loses'", "'x' * 50000", None)
+        put("'gets'", "2", "other")
+        d.set_many({("many", n): n for n in range(MANY)}, tag="many")
+        d.flush()
+        entries = {key: d.entry(valued(key)) for key in written}
+        return [[key, *written[key], entries[key].expires_at, entries[key].version] for key in written]
+
+
+def make_golden_labels():
+    """Write the golden files of labels, which came later: PERSISTDICT_MAKE_GOLDEN=labels."""
+    stores = []
+    for name, limit in (("labelled", 511), ("labelled_cropped", 1)):
+        shutil.rmtree(GOLDEN / "new", ignore_errors=True)
+        stores.append([name, limit, write_labelled_store(GOLDEN / "new", limit)])
+        (GOLDEN / f"{name}.mdb.gz").write_bytes(gzip.compress((GOLDEN / "new" / "data.mdb").read_bytes(), mtime=0))
+        shutil.rmtree(GOLDEN / "new")
+    for name, content in (
+        ("labelled_stores.json", stores),
+        ("labelled_records.json", [[record, packed(record).hex()] for record in LABELLED_RECORDS]),
+    ):
+        (GOLDEN / name).write_text("[\n" + ",\n".join(json.dumps(line) for line in content) + "\n]\n")
+
+
+if not os.environ.get("CI"):
+    {"1": make_golden, "labels": make_golden_labels}.get(os.environ.get("PERSISTDICT_MAKE_GOLDEN", ""), bool)()
 
 little_endian = pytest.mark.skipif(sys.byteorder == "big", reason="the golden stores are of a little-endian machine")
 
@@ -267,12 +329,14 @@ def test_golden_values_cover_every_tag_and_extension():
 @little_endian
 def test_golden_records_and_indexes_are_read_and_written_the_same():
     assert [record for record, _ in read_golden("records.json")] == RECORDS
-    for record, raw in read_golden("records.json"):
+    assert [record for record, _ in read_golden("labelled_records.json")] == LABELLED_RECORDS
+    for record, raw in read_golden("records.json") + read_golden("labelled_records.json"):
         assert packed(record).hex() == raw
         parsed = parse_record(bytes.fromhex(raw))
         expected = {name: valued(part) if isinstance(part, str) else part for name, part in record.items()}
         assert parsed.flags & 1 == expected.pop("flags", 0)
         assert {name: getattr(parsed, name) for name in expected} == expected
+        assert (parsed.deadline, parsed.label) == (expected.get("deadline", 0), expected.get("label", b""))
     for slots, raw in read_golden("indexes.json"):
         assert pack_slots(slots).hex() == raw
         assert [[seq_number(seq), deadline] for seq, deadline in parse_index(bytes.fromhex(raw))] == slots
@@ -281,7 +345,7 @@ def test_golden_records_and_indexes_are_read_and_written_the_same():
 def unpacked(tmp_path, name):
     """A copy of a golden store; the original is never opened."""
     folder = tmp_path / name
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700, parents=True)
     (folder / "data.mdb").write_bytes(gzip.decompress((GOLDEN / f"{name}.mdb.gz").read_bytes()))
     return folder
 
@@ -315,6 +379,57 @@ def test_a_golden_store_is_read_exactly(number, tmp_path):
 
 
 @little_endian
+@pytest.mark.parametrize("number", [0, 1], ids=["whole", "cropped"])
+def test_a_golden_store_with_tags_is_read_exactly(number, tmp_path):
+    name, limit, entries = read_golden("labelled_stores.json")[number]
+    many = [("many", n) for n in range(MANY)]
+    by_tag: dict[str, list[Any]] = {"many": many}
+    with opened(unpacked(tmp_path, name), key_size_limit=limit, clock=lambda: NOW + 2000) as d:
+        assert d._store.check(10_000) == ([], None)
+        assert list(d) == [valued(text) for text, *_ in entries] + many
+        for text, value, tag, expires_at, version in entries:
+            key = valued(text)
+            assert same(d[key], valued(value))
+            entry = d.entry(key)
+            assert (entry.tag, entry.expires_at, entry.version) == (tag, expires_at, version)
+            if tag is not None:
+                by_tag.setdefault(tag, []).append(key)
+        assert d.tags() == sorted(by_tag)
+        assert {tag: list(d.tagged(tag)) for tag in d.tags()} == by_tag
+        assert d.evict(tag="many") == MANY
+        d.flush()
+        assert d._store.check(10_000) == ([], None)
+        assert len(d) == len(entries)
+    found, _ = read_by_the_description(unpacked(tmp_path / "again", name), limit)
+    codec = KeyCodec()
+    expected = {codec.encode(valued(text))[0]: tag for text, _, tag, *_ in entries}
+    expected |= {codec.encode(key)[0]: "many" for key in many}
+    assert {kb: label.decode() or None for kb, (*_, label) in found.items()} == expected
+
+
+@little_endian
+@pytest.mark.parametrize("number", [0, 1], ids=["whole", "cropped"])
+def test_a_store_made_before_there_were_tags_gets_them(number, tmp_path):
+    """It has no tags until one is set, and everything that was there is as it was."""
+    name, limit, entries = read_golden("stores.json")[number]
+    folder = unpacked(tmp_path, name)
+    with opened(folder, key_size_limit=limit, clock=lambda: NOW + 1000) as d:
+        key = valued(entries[0][0])
+        assert d.tags() == list(d.tagged("news")) == []
+        assert d.entry(key).tag is None
+        assert d.evict(tag="news") == 0
+        with opened(folder, key_size_limit=limit, clock=lambda: NOW + 1000) as other:
+            other.set(key, 1, tag="news")
+            assert d.tags() == ["news"]
+            d.flush()
+        assert list(d.tagged("news")) == [key]
+        assert len(d) == len(entries)
+        assert d._store.check(10_000) == ([], None)
+    with opened(folder, key_size_limit=limit, clock=lambda: NOW + 1000) as d:
+        assert d.evict(tag="news") == 1
+
+
+@little_endian
 def test_the_cropped_golden_store_has_keys_that_collide(tmp_path):
     folder = unpacked(tmp_path, "cropped")
     store = LmdbStore(str(folder), key_size_limit=1)
@@ -332,6 +447,12 @@ def read_by_the_description(folder, limit):
     dbs["x"] = env.open_db(b"x", create=False, integerkey=True, dupsort=True, dupfixed=True)
     entries = {}
     with env.begin() as txn:
+        labels: collections.Counter[tuple[bytes, bytes]] = collections.Counter()
+        if txn.get(b"t") is not None:  # else it was made before there were labels
+            dbs["t"] = env.open_db(b"t", txn=txn, create=False)
+            for key, nothing in txn.cursor(dbs["t"]):
+                assert (len(key), nothing) == (key[0] + 9, b"")
+                labels[key[1:-8], struct.pack("=Q", *struct.unpack(">Q", key[-8:]))] += 1
         deadlines = collections.Counter((key, seq) for key, seq in txn.cursor(dbs["x"]))
         indexed = {}
         for key, raw in txn.cursor(dbs["k"]):
@@ -347,14 +468,19 @@ def read_by_the_description(folder, limit):
             if flags & 2:
                 (deadline,), body = struct.unpack_from("<Q", body), body[8:]
                 assert deadlines.pop((struct.pack("=Q", deadline), seq)) == 1
+            label = b""
+            if flags & 8:
+                label, body = body[1 : 1 + body[0]], body[1 + body[0] :]
+                assert labels.pop((label, seq)) == 1
             if flags & 1:
                 size, checksum = struct.unpack("<QI", body)
                 body = txn.get(seq, db=dbs["v"])
                 assert (len(body), zlib.crc32(body)) == (size, checksum)
             assert indexed[seq] == (kb if len(kb) < limit else crop(kb, limit), deadline)
             assert int.from_bytes(seq, sys.byteorder) <= version
-            entries[kb] = (hint, tag, body, version, ctime, mtime, deadline)
+            entries[kb] = (hint, tag, body, version, ctime, mtime, deadline, label)
         assert not deadlines
+        assert not labels
         assert {seq for seq, _ in txn.cursor(dbs["a"])} <= indexed.keys()
         assert txn.stat(dbs["v"])["entries"] == sum(len(entry[2]) >= 32 * 1024 for entry in entries.values())
         info = {key.decode(): text.decode() for key, text in txn.cursor(dbs["info"])}
@@ -377,7 +503,8 @@ def test_a_reader_made_from_the_description_alone_reads_a_store(number, tmp_path
     assert len(found) == len(entries)
     for text, value, ctime, mtime, expires_at, version in entries:
         kb, hint = keys.encode(valued(text))
-        assert found[kb] == (hint, *codec.encode(valued(value)), version, ctime, mtime, int((expires_at or 0) * 1e6))
+        deadline = int((expires_at or 0) * 1e6)
+        assert found[kb] == (hint, *codec.encode(valued(value)), version, ctime, mtime, deadline, b"")
 
 
 @pytest.mark.parametrize("limit", [1, 20, 511])
@@ -389,8 +516,8 @@ def test_what_is_written_now_is_as_the_description_says(limit, tmp_path):
         for size in sizes:
             d[("grown", size)] = b"x"
             d.update({("plain", size): b"x" * size, ("grown", size): b"x" * size, ("gone", size): b"x" * size})
-            d.set(("shrunk", size), b"x" * size, ttl=50)
-            d.set(("shrunk", size), b"", ttl=100)
+            d.set(("shrunk", size), b"x" * size, ttl=50, tag="first")
+            d.set(("shrunk", size), b"", ttl=100, tag="second")
             d.set(("over", size), b"x" * size, ttl=5)
             d.set(("over and set again", size), b"x" * size, ttl=5)
             del d["gone", size]
@@ -450,18 +577,21 @@ def test_a_record_whose_lengths_do_not_fit_is_damaged_though_its_checksum_fits()
         (0, 0, 5, b"abcd"), (0, 65535, 0, b"abc"), (0, 0, 2**32 - 1, b""), (2, 0, 0, b"1234567"),
         (2, 2, 2, b"hhkk1234"),
         (2, 65535, 2**32 - 1, b""), (0, 3, 3, b"hhhkk"), (1, 0, 4, b"abc"),
+        (8, 0, 0, b""), (8, 0, 0, b"\x00"), (8, 0, 0, b"\x02l"), (8, 1, 1, b"hk\x01"), (10, 0, 0, b"12345678"),
+        (10, 0, 0, b"12345678\x01"), (9, 0, 0, b"\x01l12345678901"), (9, 0, 0, b"\xff" + b"l" * 254),
+        (16, 0, 0, b"12345678"), (128, 0, 0, b""), (24, 0, 0, b"\x01l"),
     ]:  # fmt: skip
         with pytest.raises(CorruptEntryError):
             parse_record(sealed(head.pack(1, flags, hint_size, key_size, 1, 1.0, 1.0) + rest))
     chance = random.Random(1)
     for _ in range(3000):
         sizes = chance.choice([0, 1, 5, 200, 65535]), chance.choice([0, 1, 5, 200, 2**32 - 1])
-        front = head.pack(1, chance.randrange(4), *sizes, 1, 1.0, 1.0) + bytes(chance.randrange(30))
+        front = head.pack(1, chance.randrange(32), *sizes, 1, 1.0, 1.0) + bytes(chance.randrange(30))
         parsed(parse_record, sealed(front))
 
 
 def test_every_flipped_bit_of_a_record_is_noticed():
-    for record in RECORDS:
+    for record in RECORDS + LABELLED_RECORDS:
         raw = packed(record)
         for bit in range(len(raw) * 8):
             damaged = bytearray(raw)

@@ -16,7 +16,15 @@ from strategies import examples
 from persistdict import CorruptEntryError, PersistDict
 from persistdict.keys import KeyCodec, crop, key_digest
 from persistdict.stores.lmdb.quarantine import quarantined
-from persistdict.stores.lmdb.record import pack_index, pack_record, parse_index, parse_record, seq_bytes, seq_number
+from persistdict.stores.lmdb.record import (
+    label_key,
+    pack_index,
+    pack_record,
+    parse_index,
+    parse_record,
+    seq_bytes,
+    seq_number,
+)
 from persistdict.stores.lmdb.repair import repair
 from persistdict.stores.lmdb.verify import verify, verify_step
 
@@ -36,6 +44,8 @@ def filled(path, limit=511, count=60):
     d.set_many({f"ends {n}": n for n in range(20)}, ttl=1e6)
     d["large"], d["long " * 200] = LARGE, "long key"
     d.set("large and ends", LARGE, ttl=1e6)
+    d.set_many({f"tagged {n}": n for n in range(10)}, tag="TAG")
+    d.set("large and tagged", LARGE, ttl=1e6, tag="OTHER TAG")
     assert [d[f"key {n}"] for n in range(10)]
     d.flush()
     return d
@@ -68,7 +78,7 @@ def contents(d):
     store = d._store
     return {
         name: [(bytes(key), bytes(value)) for key, value in store.begin_data(store.env.dbs[name]).cursor()]
-        for name in ("k", "e", "v", "x", "a")
+        for name in ("k", "e", "v", "x", "t", "a")
     }
 
 
@@ -193,6 +203,48 @@ def a_deadline_belongs_to_nobody(d):
     return {"dangling"}, []
 
 
+def a_label_is_gone(d):
+    drop(d, "t", label_key(b"TAG", seq_of(d, "tagged 3")))
+    drop(d, "t", label_key(b"OTHER TAG", seq_of(d, "large and tagged")))
+    return {"label"}, []
+
+
+def all_labels_are_gone(d):
+    change(d, lambda txn: txn.drop(d._store.t, delete=False))
+    return {"label"}, []
+
+
+def a_label_belongs_to_nobody(d):
+    put(d, "t", label_key(b"TAG", other_seq(d)), b"")
+    put(d, "t", label_key(b"TAG", seq_of(d, "key 1")), b"")
+    put(d, "t", label_key(b"THIRD TAG", other_seq(d)), b"")
+    return {"dangling"}, []
+
+
+def a_row_of_the_labels_has_no_form(d):
+    row = label_key(b"TAG", seq_of(d, "tagged 3"))
+    for key in (b"\0", b"\xff", row[:5], row[:-1], row + b"\0", b"\0" + seq_of(d, "tagged 3"), b"\x03" * 300):
+        put(d, "t", key, b"")
+    return {"dangling"}, []
+
+
+def a_label_belongs_to_an_entry_of_another(d):
+    put(d, "t", label_key(b"TAG", seq_of(d, "large and tagged")), b"")
+    put(d, "t", label_key(b"T", seq_of(d, "tagged 3")), b"")
+    drop(d, "t", label_key(b"TAG", seq_of(d, "tagged 3")))
+    return {"dangling", "label"}, []
+
+
+def a_record_with_a_label_is_damaged(d):
+    flip(d, "e", seq_of(d, "tagged 3"), -1)
+    return {"record"}, ["tagged 3"]
+
+
+def a_record_with_a_label_is_gone(d):
+    drop(d, "e", seq_of(d, "large and tagged"))
+    return {"dangling"}, ["large and tagged"]
+
+
 def an_access_time_belongs_to_nobody(d):
     put(d, "a", other_seq(d), struct.pack("<d", NOW))
     return {"dangling"}, []
@@ -238,7 +290,10 @@ DAMAGE = [
     a_large_value_belongs_to_a_small_record, a_row_of_the_index_is_gone, a_row_of_the_index_has_no_form,
     a_row_of_the_index_has_no_form_and_no_entry, a_row_of_the_index_leads_nowhere,
     a_row_of_the_index_leads_to_another_key, a_row_of_the_index_names_an_entry_twice, a_deadline_is_gone,
-    a_deadline_of_the_index_is_wrong, a_deadline_belongs_to_nobody, an_access_time_belongs_to_nobody,
+    a_deadline_of_the_index_is_wrong, a_deadline_belongs_to_nobody, a_label_is_gone, all_labels_are_gone,
+    a_label_belongs_to_nobody, a_row_of_the_labels_has_no_form, a_label_belongs_to_an_entry_of_another,
+    a_record_with_a_label_is_damaged,
+    a_record_with_a_label_is_gone, an_access_time_belongs_to_nobody,
     an_access_time_is_none, two_entries_have_one_key, two_entries_have_one_key_in_one_row,
     an_entry_has_an_impossible_number,
 ]  # fmt: skip
@@ -268,6 +323,9 @@ def test_every_kind_of_damage_is_found_and_mended(damage, limit, tmp_path):
             key: value for key, value in before.items() if key not in lost
         }
         assert [key for key in d if key not in lost] == [key for key in order if key not in lost]
+        tagged = [f"tagged {n}" for n in range(10) if f"tagged {n}" not in lost]
+        assert list(d.tagged("TAG")) == tagged
+        assert d.tags() == (["OTHER TAG"] if "large and tagged" not in lost else []) + ["TAG"]
         kept = collections.Counter((row.kind, row.raw) for row in quarantined(rows_of(d)))
         now = contents(d)
         for name in ("e", "v"):
@@ -313,15 +371,26 @@ def test_after_any_damage_every_intact_entry_can_be_read(seed, tmp_path_factory)
         for key, value in readable.items():
             assert value == before[key]
             assert d[key] == value
+        listed = {tag: list(d.tagged(tag)) for tag in d.tags()}
+        assert listed == _by_tag(d)
         kept = {row.raw for row in quarantined(rows_of(d))}
         left = set(dict(contents(d)["e"]).values())
         assert set(now.values()) <= kept | left
         assert set(values.values()) <= kept | set(dict(contents(d)["v"]).values())
 
 
+def _by_tag(d):
+    """The keys of each tag, from the entries alone."""
+    found = {}
+    for key in d:
+        if d.entry(key).tag is not None:
+            found.setdefault(d.entry(key).tag, []).append(key)
+    return dict(sorted(found.items()))
+
+
 def hurt(d, chance):
     """One random change of a row."""
-    name = chance.choice("kkeexav")
+    name = chance.choice("kkeexavtt")
     rows = contents(d)[name]
     if not rows:
         return
@@ -329,7 +398,7 @@ def hurt(d, chance):
     kind = chance.randrange(4)
     if kind == 0:
         drop(d, name, key, value if name == "x" else b"")
-    elif kind == 1 and name != "x":
+    elif kind == 1 and name not in "xt":
         raw = bytearray(value)
         raw[chance.randrange(len(raw))] ^= 1 << chance.randrange(8)
         put(d, name, key, bytes(raw))
@@ -337,6 +406,8 @@ def hurt(d, chance):
         put(d, name, key, chance.choice(rows)[1])
     elif name == "k":
         put(d, name, chance.randbytes(chance.choice([1, 5, 20]))[: d._store.limit], value)
+    elif name == "t":
+        put(d, name, chance.choice([chance.randbytes(chance.choice([1, 12, 300])), key[:-4] + bytes(4), key[1:]]), b"")
     else:
         put(d, name, seq_bytes(chance.randrange(1, 1 << chance.choice([22, 30, 62]))), value)
 
@@ -428,16 +499,20 @@ def test_entries_that_are_written_meanwhile_are_no_faults(tmp_path):
 def test_no_report_shows_a_key_or_a_value(tmp_path):
     with opened(tmp_path / "d") as d:
         for n in range(3):
-            d.set(f"SECRET-key-{n}", f"SECRET-value-{n}", ttl=99)
+            d.set(f"SECRET-key-{n}", f"SECRET-value-{n}", ttl=99, tag=f"SECRET-tag-{n}")
         d["SECRET-large"] = b"SECRET" * 9000
         d.flush()
+        tagged = seq_of(d, "SECRET-key-1")
         flip(d, "e", seq_of(d, "SECRET-key-0"))
         drop(d, "v", seq_of(d, "SECRET-large"))
         put(d, "k", row_key(d, "SECRET-gone"), other_seq(d, "SECRET-key-1"))
         drop(d, "k", row_key(d, "SECRET-key-1"))
+        drop(d, "t", label_key(b"SECRET-tag-1", tagged))
+        put(d, "t", label_key(b"SECRET-nobody", seq_bytes(1)), b"")
         told = repr(verify(rows_of(d))) + repr(repair(rows_of(d)))
         assert key_digest(KeyCodec().encode("SECRET-key-1")[0]) in told
         assert "SECRET" not in told
+        assert b"SECRET".hex() not in told
 
 
 # The quarantine

@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import gc
+import gzip
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from drivers.running import ask_child, run_driver
@@ -315,6 +317,25 @@ def test_a_backup_on_a_read_only_medium_is_opened(frozen):
     freeze()
     with PersistDict(folder) as b, PersistDict(folder) as other:
         assert b == other == {"k": 1}
+
+
+@ROOT
+@pytest.mark.filterwarnings("ignore::persistdict.ReadOnlyWarning")
+@pytest.mark.skipif(sys.byteorder == "big", reason="the golden stores are of a little-endian machine")
+def test_on_a_read_only_medium_a_store_made_before_there_were_tags_has_none(frozen):
+    folder, freeze = frozen
+    golden = Path(__file__).parent / "golden" / "whole.mdb.gz"
+    folder.mkdir(mode=0o700)
+    (folder / "data.mdb").write_bytes(gzip.decompress(golden.read_bytes()))
+    freeze()
+    with PersistDict(folder, **QUIET) as d:
+        assert d.tags() == list(d.tagged("news")) == []
+        assert d.evict(tag="news") == 0
+        assert d["small"] == 1
+        assert d.entry("small").tag is None
+        assert d.verify().ok
+        with pytest.raises(ReadOnlyError):
+            d.set("small", 2, tag="news")
 
 
 @ROOT

@@ -11,6 +11,7 @@ with its own memory.
 
 from persistdict.testing.base import Clock
 from persistdict.testing.entries import EntryTests
+from persistdict.testing.labels import LabelTests
 from persistdict.testing.many import ManyTests
 from persistdict.testing.time import TimeTests
 from persistdict.testing.use import UseTests
@@ -18,5 +19,5 @@ from persistdict.testing.use import UseTests
 __all__ = ["Clock", "StoreContract"]
 
 
-class StoreContract(EntryTests, ManyTests, TimeTests, UseTests):
+class StoreContract(EntryTests, ManyTests, TimeTests, UseTests, LabelTests):
     """One test for each sentence of the contract in `persistdict.store`."""

@@ -56,7 +56,8 @@ def build(path: str) -> dict[Any, Any]:
         for n in range(12):
             d.update({f"key {n} {i}": "v" * chance.choice((5, 50, 200, 800)) + f"{n} {i}" for i in range(30)})
             d[f"mid {n}"] = f"{n}" * chance.choice((2000, 9000, 15000))
-            d.set(f"ends {n}", "t" * 30, ttl=1e9)
+            d.set(f"ends {n}", "t" * 30, ttl=1e9, tag=f"tag {n % 5}")
+            d.set_many({f"tagged {n} {i}": i for i in range(3)}, tag="some")
             d["long key " * 20, n] = n
         for n in range(4):
             d[f"large {n}"] = f"{n}".encode() * (40_000 + n)
@@ -155,6 +156,7 @@ def read(path: str, expected: dict[Any, Any], hit: Any, writing: bool, turn: int
         if any(value != expected.get(key) for key, value in d.items()):
             told.add("LIE")
         attempt(lambda: len(d), told)
+        attempt(lambda: [list(d.tagged(tag)) for tag in d.tags()], told)
         told.update(word for word in [attempt(lambda: settled(d, expected), told)] if word)
         report = attempt(lambda: verify(d._store), told)
         if report is not None and hit is not None and not report.faults:
@@ -178,7 +180,8 @@ def write(d: PersistDict[Any, Any], expected: dict[Any, Any], told: set[str]) ->
         attempt(lambda n=n: d.__setitem__(f"new {n}", "x" * n * 20), told)
         attempt(lambda key=key: d.__setitem__(key, "overwritten"), told)
         attempt(lambda key=key: d.pop(key, None), told)
-    attempt(lambda: d.update({f"many {n}": n for n in range(200)}), told)
+    attempt(lambda: d.set_many({f"many {n}": n for n in range(200)}, tag="some"), told)
+    attempt(lambda: d.evict(tag="tag 1"), told)
 
 
 def attempt(work: Any, told: set[str]) -> Any:

@@ -140,7 +140,7 @@ class Environment(Trust):
         """Check that the environment is ours, and take it into use with its recent writes."""
         if not raw.flags()["sync"]:
             raise NotAStoreError(f"{self.folder} is open in this process without sync; writes would not be durable")
-        dbs, last = layout.adopt(raw, self.folder)
+        dbs, last = layout.adopt(raw, self.folder, self.guard.damage if self.guard else "")
         found = files.identity(self.folder)
         if found is None:
             raise OpenError(errno.ENOENT, "the store was removed while it was opened", self.folder)

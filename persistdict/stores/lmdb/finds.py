@@ -19,9 +19,10 @@ from zlib import crc32
 
 from persistdict.errors import CorruptEntryError
 from persistdict.stores.lmdb.pages import BIG, HEADER, LEAF, NODE, Node, Tree, node_at, offsets_of, overflow_count
-from persistdict.stores.lmdb.record import HEADER as RECORD
 from persistdict.stores.lmdb.record import (
+    EXPIRES,
     HEADER_SIZE,
+    LABELLED,
     LARGE,
     RESIDUE,
     Parsed,
@@ -30,6 +31,7 @@ from persistdict.stores.lmdb.record import (
     parse_record,
     seq_number,
 )
+from persistdict.stores.lmdb.record import HEADER as RECORD
 from persistdict.stores.lmdb.trees import leaves
 from persistdict.stores.lmdb.wreck import FREE, USED, Wreck
 
@@ -214,7 +216,7 @@ class Finder:
             return None
         _, flags, hint_size, key_size, *_ = RECORD.unpack_from(raw)
         least = max(HEADER_SIZE + hint_size + key_size + 4, room - file.page_size)
-        if flags & ~3 or least > len(raw):
+        if flags & ~(LARGE | EXPIRES | LABELLED) or least > len(raw):
             return None
         check = crc32(raw[:least])
         for end in range(least, len(raw) + 1):

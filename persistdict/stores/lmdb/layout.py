@@ -32,8 +32,10 @@ DATABASES: dict[str, dict[str, Any]] = {
     "v": {"integerkey": True},
     "x": {"integerkey": True, "dupsort": True, "dupfixed": True},
     "a": {"integerkey": True},
+    "t": {},
     "info": {},
 }
+YOUNGER = "t"  # stores were made without it; it is added when one is opened
 
 
 def initialise(raw: lmdb.Environment) -> None:
@@ -55,11 +57,12 @@ def create(folder: str, map_size: int | None) -> None:
         raw.close()
 
 
-def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
+def adopt(raw: lmdb.Environment, folder: str, damaged: str = "") -> tuple[dict[str, Any], int]:
     """The named databases of a store, and the last number in it.
 
-    Initialises what is blank: lmdb-dict made it in this process. Raises NotAStoreError for any other database, and for
-    a format that this release does not know.
+    Initialises what is blank: lmdb-dict made it in this process. Adds what an older store lacks, unless it cannot be
+    written to: on a read-only medium, or `damaged`. Raises NotAStoreError for any other database, and for a format that
+    this release does not know.
     """
     if _is_blank(raw):
         initialise(raw)
@@ -72,9 +75,13 @@ def adopt(raw: lmdb.Environment, folder: str) -> tuple[dict[str, Any], int]:
     if stored != FORMAT or not last.isdecimal():
         raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make")
     try:
-        dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in DATABASES.items()}
+        older = {name: flags for name, flags in DATABASES.items() if name != YOUNGER}
+        dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in older.items()}
     except lmdb.NotFoundError as error:
         raise NotAStoreError(f"{folder} lacks some of a store's databases; nothing was changed") from error
+    with contextlib.suppress(lmdb.NotFoundError):
+        create = not damaged and not raw.flags()["readonly"]
+        dbs[YOUNGER] = raw.open_db(YOUNGER.encode(), create=create, **DATABASES[YOUNGER])
     with contextlib.suppress(lmdb.NotFoundError):  # it is made when it is needed
         dbs["q"] = raw.open_db(b"q", create=False)
     return dbs, int(last)

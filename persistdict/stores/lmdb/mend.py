@@ -12,17 +12,21 @@ from persistdict.errors import CorruptEntryError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.stores.lmdb.access import parse_access
 from persistdict.stores.lmdb.drain import is_taken
+from persistdict.stores.lmdb.leads import index_key, leads_to_labelled, record_at
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.quarantine import put_away
 from persistdict.stores.lmdb.recent import parse_row, recent_key
 from persistdict.stores.lmdb.record import (
+    EXPIRES,
     HEADER,
     HEADER_SIZE,
+    LABELLED,
     LARGE,
     Parsed,
     Slot,
     check_large,
     is_number,
+    label_key,
     pack_index,
     parse_index,
     parse_record,
@@ -30,7 +34,7 @@ from persistdict.stores.lmdb.record import (
     seq_number,
 )
 from persistdict.stores.lmdb.rows import DEADLINE
-from persistdict.stores.lmdb.verify import Found, index_key, record_at
+from persistdict.stores.lmdb.verify import Found
 
 __all__ = ["Mender"]
 
@@ -81,7 +85,7 @@ class Mender:
 
     def supersede(self, key: bytes, raw: bytes) -> None:
         """Move the version in the data away that a recent write has replaced which cannot be read."""
-        kb, _ = _likely(raw[8:])
+        kb, *_ = _likely(raw[8:])
         if not kb or recent_key(kb) != key:
             kb = key if len(key) < MAX_KEY_SIZE else b""
         try:
@@ -117,6 +121,8 @@ class Mender:
             changed = True
         if record.deadline:
             changed |= txn.put(DEADLINE.pack(record.deadline), seq, dupdata=False, db=rows.x)
+        if record.label:
+            changed |= txn.put(label_key(record.label, seq), b"", overwrite=False, db=rows.t)
         return changed
 
     def slots(self, kb: bytes) -> list[Slot]:
@@ -148,12 +154,14 @@ class Mender:
             self.put_away("v", seq, value, reason)
         for db in (rows.e, rows.v, rows.a):
             txn.delete(seq, db=db)
-        kb, deadline = _likely(raw)
+        kb, deadline, label = _likely(raw)
         slots = self.slots(kb) if kb else []
         if any(slot[0] == seq for slot in slots):
             self.keep_slots(index_key(rows, kb), [slot for slot in slots if slot[0] != seq])
         if deadline:
             txn.delete(DEADLINE.pack(deadline), seq, db=rows.x)
+        if label:
+            txn.delete(label_key(label, seq), db=rows.t)
 
     def keep_slots(self, key: bytes, slots: list[Slot]) -> None:
         if slots:
@@ -207,6 +215,11 @@ class Mender:
         if isinstance(record, Parsed) and record.deadline and DEADLINE.pack(record.deadline) == key:
             return False
         return bool(self.txn.delete(key, seq, db=self.rows.x))
+
+    def label(self, key: bytes, _: bytes) -> bool:
+        if leads_to_labelled(self.rows, self.txn, key):
+            return False
+        return bool(self.txn.delete(key, db=self.rows.t))
 
     def access(self, seq: bytes, _: bytes) -> bool:
         if parse_access(self.txn.get(seq, None, self.rows.a)) and record_at(self.rows, self.txn, seq) is not None:
@@ -262,25 +275,29 @@ class Mender:
 
 
 def _behind(name: str, before: bytes, key: bytes) -> bool:
-    return key <= before if name == "k" else seq_number(key) <= seq_number(before)
+    return key <= before if name in ("k", "t") else seq_number(key) <= seq_number(before)
 
 
-def _likely(raw: bytes) -> tuple[bytes, int]:
-    """The key and the deadline that a record names, which may be damaged."""
+def _likely(raw: bytes) -> tuple[bytes, int, bytes]:
+    """The key, the deadline and the label that a record names, which may be damaged."""
     try:
         record = parse_record(raw)
-        return record.kb, record.deadline
+        return record.kb, record.deadline, record.label
     except CorruptEntryError:
         pass
     if len(raw) < HEADER_SIZE + 4:
-        return b"", 0
+        return b"", 0, b""
     _, flags, hint_size, key_size, *_ = HEADER.unpack_from(raw)
     at = HEADER_SIZE + hint_size
-    kb = raw[at : at + key_size]
-    deadline = int.from_bytes(raw[at + key_size : at + key_size + 8], "little") if flags & 2 else 0
-    return (kb, deadline) if len(kb) == key_size else (b"", 0)
+    behind = at + key_size
+    kb = raw[at:behind]
+    deadline = int.from_bytes(raw[behind : behind + 8], "little") if flags & EXPIRES else 0
+    label_at = behind + 8 if flags & EXPIRES else behind
+    label = raw[label_at + 1 : label_at + 1 + raw[label_at]] if flags & LABELLED and label_at < len(raw) else b""
+    return (kb, deadline, label) if len(kb) == key_size else (b"", 0, b"")
 
 
 MENDERS: dict[str, Callable[[Mender, bytes, bytes], bool]] = {
     "r": Mender.recent, "e": Mender.entry, "k": Mender.row, "x": Mender.deadline, "a": Mender.access, "v": Mender.value,
+    "t": Mender.label,
 }  # fmt: skip

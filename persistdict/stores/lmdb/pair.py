@@ -32,7 +32,7 @@ from persistdict.stores.lmdb.record import (
     seq_bytes,
     seq_number,
 )
-from persistdict.stores.lmdb.rows import DEADLINE, Place, Rows, deadline_of, holds
+from persistdict.stores.lmdb.rows import DEADLINE, Place, Rows, deadline_of, has_label, holds
 from persistdict.stores.lmdb.walk import walk
 
 __all__ = ["Pair"]
@@ -104,13 +104,15 @@ class Pair(Rows):
             raise self.damaged(kb)
         return self.whole(d, place.slot, place.record, self.clock())
 
-    def rows(self, r: Any) -> Iterator[Row]:
-        """All recent writes that can be read, in order of keys."""
+    def rows(self, r: Any, flag: int = 0) -> Iterator[Row]:
+        """All recent writes that can be read, in order of keys; or those whose records have a flag."""
         cursor = r.cursor()
         more = cursor.set_range(_FIRST_KEY)
         while more:
+            raw = cursor.value()
             try:
-                yield parse_row(cursor.value())
+                if not flag or (len(raw) > 9 and raw[9] & flag):
+                    yield parse_row(raw)
             except CorruptEntryError:
                 pass  # a read of the key raises it, and so does the drain
             more = cursor.next()
@@ -134,7 +136,7 @@ class Pair(Rows):
     # Writing
 
     def put_plain(self, r: Any, kb: bytes, hint: bytes, tag: int, blob: bytes) -> Receipt | None:
-        """`put_recent` for the common case, in one body: a short key, no time limit, no condition."""
+        """`put_recent` for the common case, in one body: a short key, no time limit, label or condition."""
         row = r.get(kb)
         now = self.clock()
         commit = r.id()
@@ -160,8 +162,9 @@ class Pair(Rows):
         return self.put_recent(r, 0, kb, hint, tag, blob, None, ANY)
 
     def put_recent(
-        self, r: Any, n: int, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition
-    ) -> Receipt | None:
+        self, r: Any, n: int, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
         """Set an entry as the `n`-th write of this transaction. None if the condition does not hold."""
         d = self.begin_data(self.k)
         now = self.clock()
@@ -177,7 +180,7 @@ class Pair(Rows):
             seq = place.slot[0]
             if place.record is not None:
                 ctime, key, hint = place.record.ctime, place.record.kb, place.record.hint
-        raw = pack_record(tag, key, hint, version, ctime, now, blob, deadline)
+        raw = pack_record(tag, key, hint, version, ctime, now, blob, deadline, 0, label)
         self.write(r, recent_key(kb), seq + raw)
         return Receipt(seq, version, self.ends(now, deadline), commit)
 
@@ -197,15 +200,17 @@ class Pair(Rows):
                 raise  # it is the index
             return Place([], (raw[:8], 0), None)
 
-    def delete_recent(self, r: Any, n: int, kb: bytes, when: Condition = ANY) -> Place | None:
-        """Remove an entry. None if it is absent, over, or the condition does not hold.
+    def delete_recent(
+        self, r: Any, n: int, kb: bytes, when: Condition = ANY, label: bytes | None = None
+    ) -> Place | None:
+        """Remove an entry. None if it is absent, over, the condition does not hold, or it has not the label.
 
         The deletion is noted even if the data do not have the entry: a drain may be about to bring it there.
         """
         d = self.begin_data(self.k)
         now = self.clock()
         place = self._locate_to_write(r, d, kb)
-        if place is None or not self.alive(d, place, now) or not holds(when, place):
+        if place is None or not self.alive(d, place, now) or not holds(when, place) or not has_label(place, label):
             return None
         self._note_gone(r, n, kb, place, now)
         return place

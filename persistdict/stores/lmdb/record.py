@@ -2,15 +2,19 @@
 
 record   := tag u8, flags u8, hint length u16, key length u32, version u64,      one record per entry,
             ctime f64, mtime f64,                         (32 bytes so far)       in database "e" under its seq
-            hint, key, [deadline u64], body, checksum u32
+            hint, key, [deadline u64], [label length u8, label], body, checksum u32
 flags    := 1 large: body is (size u64, CRC-32 u32) of the value in database "v" under the same seq
             2 expires: a deadline is there
             4 gone: the entry was deleted (only among recent writes, see recent.py)
+            8 labelled: a label is there, of 1 to 255 bytes
+            A record with any other flag is refused: what stands in it would be taken for the value.
 deadline := microseconds since the epoch, UTC
 checksum := CRC-32 of all that stands before it, so that the CRC-32 of a whole record is always RESIDUE
 
 index    := seq                          8 bytes: one entry without a deadline
           | (seq, deadline u64) +        else; deadline 0 means none; several where cropped keys collide
+
+labelled := label length u8, label, seq u64 big-endian      a key of database "t", with nothing under it
 
 seq      := u64 in the machine's byte order (MDB_INTEGERKEY): number << 20 | n, for the n-th write of the transaction
             that created the entry; grows in order of creation; never used twice. How transactions are numbered
@@ -33,6 +37,7 @@ __all__ = [
     "GONE",
     "HEADER",
     "HEADER_SIZE",
+    "LABELLED",
     "LARGE",
     "PREFIX",
     "RESIDUE",
@@ -40,17 +45,20 @@ __all__ = [
     "Slot",
     "check_large",
     "is_number",
+    "label_key",
     "large_body",
     "large_size",
     "pack_index",
     "pack_record",
     "parse_index",
+    "parse_label_key",
     "parse_record",
     "seq_bytes",
     "seq_number",
 ]
 
-LARGE, EXPIRES, GONE = 1, 2, 4
+LARGE, EXPIRES, GONE, LABELLED = 1, 2, 4, 8
+KNOWN = LARGE | EXPIRES | GONE | LABELLED
 RESIDUE = 0x2144DF1C
 COUNTER_BITS = 20
 HEADER = struct.Struct("<BBHIQdd")
@@ -60,6 +68,7 @@ _DEADLINE = struct.Struct("<Q")
 _LARGE_BODY = struct.Struct("<QI")
 _SEQ = struct.Struct("=Q")
 _SLOT = 16
+_ORDERED = struct.Struct(">Q")
 
 seq_bytes = _SEQ.pack
 Slot = tuple[bytes, int]  # seq, deadline
@@ -87,6 +96,7 @@ class Parsed(NamedTuple):
     kb: bytes
     deadline: int
     body: bytes
+    label: bytes = b""
 
 
 def pack_record(
@@ -99,8 +109,12 @@ def pack_record(
     body: bytes,
     deadline: int = 0,
     flags: int = 0,
+    label: bytes = b"",
 ) -> bytes:
     """The bytes of a record."""
+    if label:
+        flags |= LABELLED
+        body = len(label).to_bytes(1, "little") + label + body
     if deadline:
         flags |= EXPIRES
         body = _DEADLINE.pack(deadline) + body
@@ -109,22 +123,33 @@ def pack_record(
 
 
 def parse_record(raw: bytes) -> Parsed:
-    """Take a record apart. Raises CorruptEntryError if its checksum or its lengths are wrong."""
+    """Take a record apart. Raises CorruptEntryError if its checksum, its flags or its lengths are wrong."""
     if len(raw) < HEADER_SIZE + 4 or crc32(raw) != RESIDUE:
         raise CorruptEntryError("an entry is damaged: its checksum does not fit")
     tag, flags, hint_size, key_size, version, ctime, mtime = HEADER.unpack_from(raw)
     key_at = HEADER_SIZE + hint_size
     body_at = key_at + key_size
-    deadline = 0
-    if body_at + (8 if flags & EXPIRES else 0) + (_LARGE_BODY.size if flags & LARGE else 0) > len(raw) - 4:
+    end = len(raw) - 4 - (_LARGE_BODY.size if flags & LARGE else 0)
+    deadline, label = 0, b""
+    if flags > KNOWN or body_at + (8 if flags & EXPIRES else 0) > end:
         raise CorruptEntryError("an entry is damaged: its lengths do not fit")
     if flags & EXPIRES:
         (deadline,) = _DEADLINE.unpack_from(raw, body_at)
         body_at += 8
+    if flags & LABELLED:
+        label, body_at = _label_at(raw, body_at, end)
     return Parsed(
         tag, flags, version, ctime, mtime, raw[HEADER_SIZE:key_at], raw[key_at : key_at + key_size], deadline,
-        raw[body_at:-4],
+        raw[body_at:-4], label,
     )  # fmt: skip
+
+
+def _label_at(raw: bytes, at: int, end: int) -> tuple[bytes, int]:
+    """The label of a record, and where the body begins, which is not behind `end`."""
+    body_at = at + 1 + raw[at]
+    if body_at > end or not raw[at]:
+        raise CorruptEntryError("an entry is damaged: its lengths do not fit")
+    return raw[at + 1 : body_at], body_at
 
 
 def large_body(blob: bytes) -> bytes:
@@ -158,3 +183,19 @@ def pack_index(slots: list[Slot]) -> bytes:
     if len(slots) == 1 and not slots[0][1]:
         return slots[0][0]
     return b"".join(seq + _DEADLINE.pack(deadline) for seq, deadline in slots)
+
+
+def label_key(label: bytes, seq: bytes) -> bytes:
+    """The key that says that an entry has a label. Those of one label are in order of creation.
+
+    Not one key with several seqs (MDB_DUPFIXED): where these are many, LMDB 0.9.36 of py-lmdb 3.0.0 ends a compacting
+    copy with SIGSEGV.
+    """
+    return bytes((len(label),)) + label + _ORDERED.pack(seq_number(seq))
+
+
+def parse_label_key(key: bytes) -> tuple[bytes, bytes]:
+    """The label and the seq. Raises CorruptEntryError."""
+    if len(key) < 10 or len(key) != key[0] + 9:
+        raise CorruptEntryError("the list of labels is damaged: a key of it has an impossible length")
+    return key[1:-8], seq_bytes(_ORDERED.unpack(key[-8:])[0])

@@ -7,8 +7,8 @@ Guarantees:
   where a recent write of a key cannot be read, the older version in the data is moved away with it, so that nobody
   takes it for the newest.
 - What cannot be read, and what leads nowhere but could tell something (rows of the index, large values), is moved to
-  the quarantine whole; see quarantine.py. Rows that follow from others (deadlines, access times) are made anew or
-  dropped.
+  the quarantine whole; see quarantine.py. Rows that follow from others (deadlines, labels, access times) are made
+  anew or dropped.
 - Done again it finds nothing to do. If pages of the file are damaged it does not write at all: LMDB could end the
   process, or overwrite what is left. Then `persistdict.salvage` makes a new store.
 """

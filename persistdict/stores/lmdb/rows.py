@@ -7,11 +7,14 @@ Databases (all in one environment; the main one holds nothing else, so no key ca
     v     seq -> value                              values of LARGE_VALUE bytes and more
     x     deadline -> seq, several                  what ends when, for removal and for `len`
     a     seq -> when, how often                    when an entry was read last, see access.py; written in batches
+    t     label and seq -> nothing                  what has a label, in order of creation; a store that was made before
+                                                    there were labels gets it when it is opened for writing
     info  str -> str                                settings; readable by lmdb-dict's StrLmdbDict
     q     number -> what could not be read          only in a store that was repaired, see quarantine.py
 
 Invariants, kept by every transaction: a seq is in `k` exactly once and in `e`; it is in `v` if and only if its record
-says so, and in `x` under its deadline if and only if it has one; `a` holds nothing that `e` does not.
+says so, in `x` under its deadline and in `t` under its label if and only if it has one; `a` holds nothing that `e`
+does not.
 """
 
 import struct
@@ -31,6 +34,7 @@ from persistdict.stores.lmdb.record import (
     Parsed,
     Slot,
     check_large,
+    label_key,
     large_body,
     pack_index,
     pack_record,
@@ -39,7 +43,7 @@ from persistdict.stores.lmdb.record import (
     seq_bytes,
 )
 
-__all__ = ["DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows", "deadline_of", "holds"]
+__all__ = ["DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows", "deadline_of", "has_label", "holds"]
 
 LARGE_VALUE = 32 * 1024
 NEVER = float("inf")
@@ -81,7 +85,7 @@ class Rows:
     def bind_to(self, dbs: dict[str, Any]) -> None:
         """Take over the databases."""
         self.k, self.e, self.v = dbs.get("k"), dbs.get("e"), dbs.get("v")
-        self.x, self.a, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("info")
+        self.x, self.a, self.t, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("t"), dbs.get("info")
 
     def database(self, name: str) -> Any:
         """A database by its name; that of a handle that is being closed, too."""
@@ -132,7 +136,7 @@ class Rows:
         blob = self.blob(txn, seq, record) if values else b""
         return Record(
             record.kb, record.hint, record.tag, blob, seq, record.version, record.ctime, record.mtime, atime,
-            None if until == NEVER else until,
+            None if until == NEVER else until, record.label,
         )  # fmt: skip
 
     def until(self, txn: Any, seq: bytes, deadline: int, mtime: float, now: float) -> float:
@@ -169,7 +173,7 @@ class Rows:
     # Writing
 
     def put_new(self, txn: Any, version: int, kb: bytes, hint: bytes, tag: int, blob: bytes) -> bytes | None:
-        """`put_in` for the common case, in one body: a new short key, a small value, no time limit, no condition.
+        """`put_in` for the common case, in one body: a new short key, a small value, no time limit, label or condition.
 
         Gives the seq; None, and nothing done, if it is not that case.
         """
@@ -186,8 +190,9 @@ class Rows:
         return seq
 
     def put_in(
-        self, txn: Any, version: int, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition
-    ) -> tuple[bytes, float | None] | None:
+        self, txn: Any, version: int, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition,
+        label: bytes = b"",
+    ) -> tuple[bytes, float | None] | None:  # fmt: skip
         """Set an entry; gives its seq and its end. None if the condition does not hold."""
         now = self.clock()
         deadline = deadline_of(now, ttl)
@@ -200,7 +205,7 @@ class Rows:
             seq = place.slot[0]
             if place.record is not None:
                 ctime, kb, hint = place.record.ctime, place.record.kb, place.record.hint
-        self.store(txn, place, seq, Parsed(tag, 0, version, ctime, now, hint, kb, deadline, blob))
+        self.store(txn, place, seq, Parsed(tag, 0, version, ctime, now, hint, kb, deadline, blob, label))
         return seq, self.ends(now, deadline)
 
     def store(self, txn: Any, place: Place | None, seq: bytes, record: Parsed) -> None:
@@ -219,7 +224,7 @@ class Rows:
         self._replace(txn, seq, record)
 
     def _replace(self, txn: Any, seq: bytes, record: Parsed) -> None:
-        """Write the record, the large value and the deadline.
+        """Write the record, the large value, the deadline and the label.
 
         What is there is deleted first: LMDB 0.9 and 1.0 leave pages that lmdb.verify calls corrupt when one
         transaction puts a value on overflow pages and then a smaller one under the same key.
@@ -228,7 +233,7 @@ class Rows:
         large = len(blob) >= LARGE_VALUE
         raw = pack_record(
             record.tag, record.kb, record.hint, record.version, record.ctime, record.mtime,
-            large_body(blob) if large else blob, deadline, LARGE if large else 0,
+            large_body(blob) if large else blob, deadline, LARGE if large else 0, record.label,
         )  # fmt: skip
         txn.delete(seq, db=self.e)
         txn.put(seq, raw, db=self.e)
@@ -238,6 +243,8 @@ class Rows:
             self.growth += len(blob)
         if deadline:
             txn.put(DEADLINE.pack(deadline), seq, db=self.x)
+        if record.label:
+            txn.put(label_key(record.label, seq), b"", db=self.t)
 
     def ends(self, now: float, deadline: int) -> float | None:
         """When an entry that is written now ends, as far as is known."""
@@ -252,10 +259,10 @@ class Rows:
             return True
         return self.until(txn, *place.slot, place.record.mtime, now) > now
 
-    def delete_in(self, txn: Any, kb: bytes, when: Condition = ANY) -> Place | None:
-        """Remove an entry. None if it is absent, over, or the condition does not hold."""
+    def delete_in(self, txn: Any, kb: bytes, label: bytes | None = None) -> Place | None:
+        """Remove an entry. None if it is absent, over, or has another label than one that is given."""
         place = self.find(txn, kb)
-        if place is None or not self.alive(txn, place, self.clock()) or not holds(when, place):
+        if place is None or not self.alive(txn, place, self.clock()) or not has_label(place, label):
             return None
         self.remove(txn, kb, place)
         return place
@@ -274,7 +281,7 @@ class Rows:
         self.touched.pop(seq, None)
 
     def _clear_traces(self, txn: Any, place: Place) -> None:
-        """Remove the large value and the deadline of an entry, whose record is about to go."""
+        """Remove the large value, the deadline and the label of an entry, whose record is about to go."""
         (seq, deadline), record = place.slot, place.record
         self.growth -= len(txn.get(seq, b"", self.e))
         if record is None or record.flags & LARGE:
@@ -282,6 +289,12 @@ class Rows:
             txn.delete(seq, db=self.v)
         if deadline:
             txn.delete(DEADLINE.pack(deadline), seq, db=self.x)
+        if record is None:  # damaged; it does not tell its label
+            end = label_key(b"", seq)[1:]
+            for key in [key for key in txn.cursor(self.t).iternext(values=False) if key.endswith(end)]:
+                txn.delete(key, db=self.t)
+        elif record.label:
+            txn.delete(label_key(record.label, seq), db=self.t)
 
     def _index_key(self, kb: bytes) -> bytes:
         return kb if len(kb) < self.limit else crop(kb, self.limit)
@@ -291,7 +304,7 @@ class Rows:
         total: int = txn.stat(self.e)["entries"]
         txn.put(b"size", b"0", db=self.meta)
         self.growth = 0
-        for db in (self.k, self.e, self.v, self.x, self.a):
+        for db in (self.k, self.e, self.v, self.x, self.a, self.t):
             txn.drop(db, delete=False)
         self.touched.clear()
         return total
@@ -309,3 +322,8 @@ def holds(when: Condition, place: Place | None) -> bool:
     if when is ABSENT:
         return place is None
     return place is not None and place.record is not None and place.record.version == when
+
+
+def has_label(place: Place, label: bytes | None) -> bool:
+    """Whether what is there has this label; None is any, or none."""
+    return label is None or (place.record is not None and place.record.label == label)

@@ -25,12 +25,21 @@ from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb.environment import open_environment
 from persistdict.stores.lmdb.finds import REACHED, REMNANT, STRANDED, UNSURE, Find, Finder
 from persistdict.stores.lmdb.layout import FORMAT
+from persistdict.stores.lmdb.leads import index_key, record_at
 from persistdict.stores.lmdb.offline import at_rest
 from persistdict.stores.lmdb.recent import Row, recent_folder
 from persistdict.stores.lmdb.recentfinds import find_recent
-from persistdict.stores.lmdb.record import COUNTER_BITS, Parsed, Slot, pack_index, parse_index, seq_bytes, seq_number
+from persistdict.stores.lmdb.record import (
+    COUNTER_BITS,
+    Parsed,
+    Slot,
+    label_key,
+    pack_index,
+    parse_index,
+    seq_bytes,
+    seq_number,
+)
 from persistdict.stores.lmdb.rows import DEADLINE, Rows
-from persistdict.stores.lmdb.verify import index_key, record_at
 from persistdict.stores.lmdb.wreck import Wreck
 
 __all__ = ["salvage_folder"]
@@ -206,7 +215,7 @@ class _Target(Rows):
             other = record_at(self, txn, slot[0])
             if isinstance(other, Parsed) and other.version >= record.version:
                 return False
-            self._drop(txn, record.kb, slot)
+            self._drop(txn, record.kb, slot, other.label if isinstance(other, Parsed) else b"")
         seq = self._number(txn, find.seq, record.version)
         slots = [*self._slots(txn, record.kb), (seq, record.deadline)]
         txn.put(index_key(self, record.kb), pack_index(slots), db=self.k)
@@ -215,6 +224,8 @@ class _Target(Rows):
             txn.put(seq, find.value, db=self.v)
         if record.deadline:
             txn.put(DEADLINE.pack(record.deadline), seq, db=self.x)
+        if record.label:
+            txn.put(label_key(record.label, seq), b"", db=self.t)
         return True
 
     def _number(self, txn: Any, seq: bytes, version: int) -> bytes:
@@ -226,7 +237,7 @@ class _Target(Rows):
             number -= 1
         return seq_bytes(number)
 
-    def _drop(self, txn: Any, kb: bytes, slot: Slot) -> None:
+    def _drop(self, txn: Any, kb: bytes, slot: Slot, label: bytes) -> None:
         """Remove an older version of an entry from the new store."""
         seq, deadline = slot
         slots = [other for other in self._slots(txn, kb) if other[0] != seq]
@@ -238,6 +249,8 @@ class _Target(Rows):
         txn.delete(seq, db=self.v)
         if deadline:
             txn.delete(DEADLINE.pack(deadline), seq, db=self.x)
+        if label:
+            txn.delete(label_key(label, seq), db=self.t)
         self.duplicates += 1
 
     def finish(self, settings: dict[str, str], wreck: Wreck) -> None:

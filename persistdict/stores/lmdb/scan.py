@@ -23,7 +23,7 @@ from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import COUNTER_BITS, HEADER_SIZE, PREFIX, RESIDUE, is_number, seq_bytes, seq_number
 
-__all__ = ["BATCH", "item_of", "load", "newest_allowed", "scan_by_creation", "warn"]
+__all__ = ["BATCH", "BATCH_BYTES", "item_of", "load", "newest_allowed", "scan_by_creation", "warn"]
 
 BATCH = 512
 BATCH_BYTES = 4 << 20
@@ -175,14 +175,16 @@ def _item_at(rows: Pair, r: Any, d: Any, seq: bytes, raw: bytes, now: float, val
     return item_of(rows, r, d, seq, raw, now, values)
 
 
-def item_of(rows: Pair, r: Any, d: Any, seq: bytes, raw: bytes, now: float, values: bool) -> Item | None:
-    """The same, in general."""
+def item_of(
+    rows: Pair, r: Any, d: Any, seq: bytes, raw: bytes, now: float, values: bool, label: bytes | None = None
+) -> Item | None:
+    """The same, in general. With a `label`: only if the entry has that one."""
     try:
         entry = rows.entry_at(r, d, seq, raw, now, values)
     except UNREADABLE as error:
         warn(rows, error)
         return None
-    return None if entry is None else _item(entry[:4])
+    return None if entry is None or label not in (None, entry.label) else _item(entry[:4])
 
 
 def warn(rows: Pair, error: Exception) -> None:

@@ -25,6 +25,7 @@ from persistdict.stores.lmdb.compact import compact
 from persistdict.stores.lmdb.engine import TIMEOUT
 from persistdict.stores.lmdb.environment import MUCH, open_environment
 from persistdict.stores.lmdb.integrity import Integrity
+from persistdict.stores.lmdb.labels import labels_in_use, scan_labelled
 from persistdict.stores.lmdb.mounts import check_filesystem
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
@@ -253,6 +254,12 @@ class LmdbStore(Writing, Integrity, Store):
         if by_key:
             return scan_by_key(self, reverse=reverse, values=values, start=start, stop=stop)
         return scan_by_creation(self, reverse=reverse, values=values)
+
+    def labelled(self, label: bytes) -> Iterator[Item]:
+        return scan_labelled(self, label)
+
+    def labels(self) -> list[bytes]:
+        return labels_in_use(self)
 
     def info(self) -> dict[str, str]:
         return self.env.attempt(self._info)

@@ -47,18 +47,19 @@ class RecentTransaction(_Counting):
         return self._rows.get_in(self._r, self._rows.begin_data(self._rows.k), kb)
 
     def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
         if self._full:
             raise disk_full(self._rows.place)
         self.written += len(blob) + 100
         if self.written > self._rows.env.much:
             refuse_without_room(self._rows.env, self.written)
-        return self._rows.put_recent(self._r, self._next(), kb, hint, tag, blob, ttl, when)
+        return self._rows.put_recent(self._r, self._next(), kb, hint, tag, blob, ttl, when, label)
 
-    def discard(self, kb: bytes) -> bool:
+    def discard(self, kb: bytes, label: bytes | None = None) -> bool:
         self.written += 100
-        return self._rows.delete_recent(self._r, self._next(), kb) is not None
+        return self._rows.delete_recent(self._r, self._next(), kb, ANY, label) is not None
 
     def clear(self) -> int:
         raise RuntimeError("clear needs update(whole=True)")
@@ -85,18 +86,20 @@ class DirectTransaction(_Counting):
         return self._rows.get_in(None, self._d, kb)
 
     def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
         rows, version = self._rows, self._number << COUNTER_BITS | self._next()
-        if ttl is None and when is ANY and rows.idle is None and len(kb) < rows.limit and len(blob) < LARGE_VALUE:
+        short = len(kb) < rows.limit and len(blob) < LARGE_VALUE
+        if short and ttl is None and when is ANY and rows.idle is None and not label:
             seq = rows.put_new(self._d, version, kb, hint, tag, blob)
             if seq is not None:
                 return Receipt(seq, version, None, self.id())
-        done = rows.put_in(self._d, version, kb, hint, tag, blob, ttl, when)
+        done = rows.put_in(self._d, version, kb, hint, tag, blob, ttl, when, label)
         return None if done is None else Receipt(done[0], version, done[1], self.id())
 
-    def discard(self, kb: bytes) -> bool:
-        return self._rows.delete_in(self._d, kb) is not None
+    def discard(self, kb: bytes, label: bytes | None = None) -> bool:
+        return self._rows.delete_in(self._d, kb, label) is not None
 
     def clear(self) -> int:
         return self._rows.clear_in(self._d)
@@ -131,9 +134,9 @@ class ClearingTransaction(DirectTransaction):
         self._refuse()
         return super().get(kb)
 
-    def discard(self, kb: bytes) -> bool:
+    def discard(self, kb: bytes, label: bytes | None = None) -> bool:
         self._refuse()
-        return super().discard(kb)
+        return super().discard(kb, label)
 
     def set_info(self, name: str, text: str) -> None:
         self._refuse()

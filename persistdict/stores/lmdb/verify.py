@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from persistdict.errors import CorruptEntryError, CorruptStoreError
-from persistdict.keys import crop, key_digest
+from persistdict.keys import key_digest
 from persistdict.reports import Fault, Report
 from persistdict.stores.lmdb.access import parse_access
+from persistdict.stores.lmdb.leads import index_key, leads_to_labelled, record_at
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.plain import PlainTransaction
 from persistdict.stores.lmdb.recent import BASE, MARK, Row, parse_row, recent_key
@@ -29,6 +30,7 @@ from persistdict.stores.lmdb.record import (
     Parsed,
     check_large,
     is_number,
+    label_key,
     large_size,
     parse_index,
     parse_record,
@@ -37,12 +39,12 @@ from persistdict.stores.lmdb.record import (
 from persistdict.stores.lmdb.rows import DEADLINE, Rows
 from persistdict.stores.lmdb.walk import beyond, walk
 
-__all__ = ["STEP", "Found", "Progress", "Step", "index_key", "inspect", "record_at", "verify", "verify_step"]
+__all__ = ["STEP", "Found", "Progress", "Step", "inspect", "verify", "verify_step"]
 
 STEP = 512  # rows that one step looks at
 STEP_BYTES = 8 << 20
 STEP_SECONDS = 0.01
-PHASES = "rekxav"
+PHASES = "rekxtav"
 
 Progress = Callable[[int, int], object]  # rows that were examined, rows in all; False to stop
 
@@ -62,11 +64,6 @@ class Step(NamedTuple):
     checked: int
     found: list[Found]
     position: bytes | None
-
-
-def index_key(rows: Rows, kb: bytes) -> bytes:
-    """Under what a key lies in the index."""
-    return kb if len(kb) < rows.limit else crop(kb, rows.limit)
 
 
 def inspect(
@@ -98,7 +95,7 @@ def verify(rows: Pair, progress: Progress | None = None, position: bytes | None 
 
 def _total(rows: Pair) -> int:
     d, r = rows.snapshots()
-    databases = [d.stat(rows.database(name)) for name in PHASES[1:]]
+    databases = [d.stat(db) for name in PHASES[1:] if (db := rows.database(name)) is not None]
     return sum(int(stat["entries"]) for stat in (*databases, *([r.stat()] if r is not None else [])))
 
 
@@ -158,12 +155,12 @@ def _not_replaced(rows: Pair, r: Any, found: list[Found]) -> list[Found]:
     return left
 
 
-REPLACED = {("e", "record"), ("e", "value"), ("e", "index"), ("e", "expiry"), ("k", "dangling")}
+REPLACED = {("e", "record"), ("e", "value"), ("e", "index"), ("e", "expiry"), ("e", "label"), ("k", "dangling")}
 
 
 def _misplaced(name: str, before: bytes, key: bytes) -> bool:
     """Whether a key does not come behind the one before it. Deadlines may be the same."""
-    if name in ("k", "r"):
+    if name in ("k", "r", "t"):
         return key <= before
     return seq_number(key) < seq_number(before) if name == "x" else seq_number(key) <= seq_number(before)
 
@@ -185,7 +182,7 @@ def _page(name: str) -> Found:
 
 def _found(kind: str, name: str, key: bytes, what: str, value: bytes = b"") -> Found:
     """A fault of a row of the database `name`."""
-    digest = key_digest(key) if name in ("k", "r") else (value or key).hex()
+    digest = key_digest(key) if name in ("k", "r", "t") else (value or key).hex()
     row = f"the entry {digest}" if name == "e" else f"the row {digest} of {WHAT[name]}"
     return Found(Fault(kind, digest, f"{row} {what}"), name, key, value)
 
@@ -198,7 +195,7 @@ def _of(record: Parsed, seq: bytes, kind: str, what: str) -> Found:
 
 WHAT = {
     "r": "the recent writes", "e": "the entries", "k": "the index", "x": "the list of deadlines",
-    "a": "the access times", "v": "the large values",
+    "a": "the access times", "v": "the large values", "t": "the list of labels",
 }  # fmt: skip
 
 
@@ -252,15 +249,8 @@ def _entry(rows: Rows, txn: Any, seq: bytes, raw: bytes) -> Iterator[Found]:
             yield _of(record, seq, "value", "has lost its large value")
     if record.deadline and not txn.cursor(rows.x).set_key_dup(DEADLINE.pack(record.deadline), seq):
         yield _of(record, seq, "expiry", "is missing from the list of deadlines")
-
-
-def record_at(rows: Rows, txn: Any, seq: bytes) -> Parsed | CorruptEntryError | None:
-    """The record of a seq; the error if it is damaged, None if there is none."""
-    raw = txn.get(seq, None, rows.e) if len(seq) == 8 else None
-    try:
-        return parse_record(raw) if raw is not None else None
-    except CorruptEntryError as error:
-        return error
+    if record.label and (rows.t is None or txn.get(label_key(record.label, seq), None, rows.t) is None):
+        yield _of(record, seq, "label", "is missing from the list of labels")
 
 
 def _index(rows: Rows, txn: Any, key: bytes, raw: bytes) -> Iterator[Found]:
@@ -293,6 +283,11 @@ def _expiry(rows: Rows, txn: Any, key: bytes, seq: bytes) -> Iterator[Found]:
         yield _found("dangling", "x", key, "belongs to no entry", seq)
 
 
+def _label(rows: Rows, txn: Any, key: bytes, _: bytes) -> Iterator[Found]:
+    if not leads_to_labelled(rows, txn, key):
+        yield _found("dangling", "t", key, "belongs to no entry")
+
+
 def _access(rows: Rows, txn: Any, seq: bytes, raw: bytes) -> Iterator[Found]:
     if parse_access(raw) is None:
         yield _found("access", "a", seq, "is no time")
@@ -307,5 +302,5 @@ def _value(rows: Rows, txn: Any, seq: bytes, _: bytes) -> Iterator[Found]:
 
 
 EXAMINERS: dict[str, Callable[[Rows, Any, bytes, bytes], Iterator[Found]]] = {
-    "r": _recent_write, "e": _entry, "k": _index, "x": _expiry, "a": _access, "v": _value,
+    "r": _recent_write, "e": _entry, "k": _index, "x": _expiry, "t": _label, "a": _access, "v": _value,
 }  # fmt: skip

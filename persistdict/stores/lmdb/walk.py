@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from persistdict.stores.lmdb.engine import NotOpen
 from persistdict.stores.lmdb.record import seq_number
 from persistdict.stores.lmdb.rows import Rows
 
@@ -22,7 +23,12 @@ def walk(
     `start` is a key; for deadlines ("x") a key, or a key and a seq; b"" for all. `nodup`: only the first row of each
     key. `reverse`: from the last row on, backwards.
     """
-    cursor = d.cursor(rows.database(name))
+    db = rows.database(name)
+    if db is None:
+        if rows.env.dbs:
+            return  # an older store that cannot be written to, see layout.py
+        raise NotOpen("the databases are being opened")
+    cursor = d.cursor(db)
     looked, left, stretch = start[:8] if name == "x" else start, 0, SHORTEST
     if start:  # to go to the first or the last row is safe: it is looked for, and never stepped to
         left = stretch = STRETCH
@@ -57,4 +63,4 @@ def beyond(name: str, start: bytes, key: bytes) -> bool:
     """
     if name == "x":
         return (seq_number(key[:8]), key[8:]) > (seq_number(start[:8]), start[8:])
-    return key > start if name in ("k", "q", "r") else seq_number(key) > seq_number(start)
+    return key > start if name in ("k", "q", "r", "t") else seq_number(key) > seq_number(start)

@@ -32,21 +32,25 @@ class Writing(Evicting):
     """Writes, each a transaction."""
 
     def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
         env = self.env
         if len(blob) > BIG:
-            return self.update(lambda txn: txn.put(kb, hint, tag, blob, ttl=ttl, when=when), size=MANY)
+            return self.update(lambda txn: txn.put(kb, hint, tag, blob, ttl=ttl, when=when, label=label), size=MANY)
         if env.pending + len(blob) > env.much or time.monotonic() > env.due:
             self.paid(len(blob))
         try:
-            if ttl is None and when is ANY and self.idle is None and len(kb) < self.limit and self.interval:
+            plain = ttl is None and when is ANY and not label
+            if plain and self.idle is None and len(kb) < self.limit and self.interval:
                 receipt = env.recent.update(self.put_plain, kb, hint, tag, blob, timeout=self.timeout)
             else:
-                receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when, timeout=self.timeout)
+                what = (0, kb, hint, tag, blob, ttl, when, label)
+                receipt = env.recent.update(self.put_recent, *what, timeout=self.timeout)
         except DiskFullError:
             self._drain_for_room()
-            receipt = env.recent.update(self.put_recent, 0, kb, hint, tag, blob, ttl, when, timeout=self.timeout)
+            what = (0, kb, hint, tag, blob, ttl, when, label)
+            receipt = env.recent.update(self.put_recent, *what, timeout=self.timeout)
         env.pending += len(blob) + _OVERHEAD
         if not env.armed:
             self.arm(env)

@@ -23,6 +23,7 @@ class Row(NamedTuple):
     ctime: float
     mtime: float
     deadline: float | None
+    label: bytes
 
     def begun_at(self, now: float) -> Row:
         """The same, as if it had been written now."""

@@ -156,6 +156,12 @@ class MemoryStore(Store):
             if record is not None and int.from_bytes(record.seq, "big") >> 20 <= newest:
                 yield record if values else record._replace(blob=b"")
 
+    def labelled(self, label: bytes) -> Iterator[Item]:
+        return (Item(*record[:4]) for record in self._scan(reverse=False, values=False) if record.label == label)
+
+    def labels(self) -> list[bytes]:
+        return sorted({record.label for record in self._scan(reverse=False, values=False)} - {b""})
+
     def info(self) -> dict[str, str]:
         self._check_open()
         with self._entries.lock:
@@ -169,7 +175,9 @@ class MemoryStore(Store):
         if ends is not None and ends <= self.clock():
             return None
         atime = max(row.mtime, self._atime(row.seq))
-        return Record(kb, row.hint, row.tag, row.blob, row.seq, row.version, row.ctime, row.mtime, atime, ends)
+        return Record(
+            kb, row.hint, row.tag, row.blob, row.seq, row.version, row.ctime, row.mtime, atime, ends, row.label
+        )
 
     def _atime(self, seq: bytes) -> float:
         pending = self.touched.get(seq, 0.0)
@@ -184,9 +192,10 @@ class MemoryStore(Store):
     # Writing
 
     def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
-        return self.update(lambda txn: txn.put(kb, hint, tag, blob, ttl=ttl, when=when))
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
+        return self.update(lambda txn: txn.put(kb, hint, tag, blob, ttl=ttl, when=when, label=label))
 
     def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
         return self.update(lambda txn: self._delete(txn, kb, when))

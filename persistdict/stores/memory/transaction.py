@@ -54,8 +54,9 @@ class MemoryTransaction(Transaction):
         return record
 
     def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, *, ttl: float | None = None, when: Condition = ANY
-    ) -> Receipt | None:
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, *, ttl: float | None = None, when: Condition = ANY,
+        label: bytes = b"",
+    ) -> Receipt | None:  # fmt: skip
         if not self._holds(kb, when):
             return None
         now = self._store.clock()
@@ -70,7 +71,7 @@ class MemoryTransaction(Transaction):
             seq, ctime, hint = alive.seq, alive.ctime, alive.hint
         else:
             rows.pop(kb, None)
-        row = Row(hint, tag, blob, seq, version, ctime, now, None if ttl is None else now + ttl)
+        row = Row(hint, tag, blob, seq, version, ctime, now, None if ttl is None else now + ttl, label)
         rows[kb] = row
         return Receipt(seq, version, self._store._ends(row), self._id)
 
@@ -83,8 +84,9 @@ class MemoryTransaction(Transaction):
         self._entries.touched.pop(row.seq, None)
         return record
 
-    def discard(self, kb: bytes) -> bool:
-        return self.delete(kb) is not None
+    def discard(self, kb: bytes, label: bytes | None = None) -> bool:
+        record = self.get(kb)
+        return record is not None and label in (None, record.label) and self.delete(kb) is not None
 
     def clear(self) -> int:
         rows = self._entries.rows
