@@ -59,8 +59,8 @@ class Stats(NamedTuple):
         evictions: entries that upkeep in this process has removed because of a bound.
         expirations: entries that upkeep in this process, or `expire`, has removed because they were over.
         entries: how many there are, as `len` says.
-        live_bytes: what they take in the pages of the store (not in a damaged one: 0); in memory, their bytes. The rest
-            of the files is room for more.
+        live_bytes: what they take, with keys and times: what `max_bytes` bounds (0 in a damaged store). Recent writes
+            count even if they replace others. The rest of the files is pages that are not full, and room for more.
         file_bytes: what the files of the store take on the disk, as `du` says; 0 in memory.
         backlog: about how many bytes of recent writes, of all processes, are not in the data yet.
         tasks: how the tasks of upkeep went: "sync", "access times", "evict", "expire", "check". Not set to zero.

@@ -1,37 +1,27 @@
-"""How large a store is: the pages that its trees take, and its files. Nothing is opened but what is open already."""
+"""How large a store is. Nothing is opened but what is open already."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
-from typing import Any
 
 from persistdict.statistics import Sizes
+from persistdict.stores.lmdb.evicting import Evicting, pages_of
 from persistdict.stores.lmdb.folder import DATA, GATE, LOCK
-from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.recent import recent_folder
 
 __all__ = ["file_bytes", "sizes"]
 
 
-def sizes(rows: Pair) -> Sizes:
+def sizes(rows: Evicting) -> Sizes:
     """The sizes of a store, as one snapshot and the file system tell them."""
-    live, backlog = rows.env.attempt(_pages, rows)
-    return Sizes(live, file_bytes(rows.env.folder), backlog)
+    live = 0 if rows.env.damage else rows.usage().size  # what damaged trees say of themselves is not to be believed
+    return Sizes(live, file_bytes(rows.env.folder), rows.env.attempt(_backlog, rows))
 
 
-def _pages(rows: Pair) -> tuple[int, int]:
-    """Bytes of pages in use, and those of recent writes among them. Old versions that a drain will replace count."""
-    d, r = rows.snapshots()
-    backlog = 0 if r is None else _bytes_of([r.stat()])
-    if rows.env.damage:
-        return 0, backlog  # what the trees say of themselves is not to be believed
-    return _bytes_of([d.stat(), *map(d.stat, rows.env.dbs.values())]) + backlog, backlog
-
-
-def _bytes_of(stats: Iterable[dict[str, Any]]) -> int:
-    return sum(stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) for stat in stats)
+def _backlog(rows: Evicting) -> int:
+    _, r = rows.snapshots()
+    return 0 if r is None else pages_of(r.stat())
 
 
 def file_bytes(folder: str) -> int:
