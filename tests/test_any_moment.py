@@ -14,8 +14,9 @@ import pytest
 from drivers.running import ask_child
 
 from persistdict import ClosedError, DiskFullError, PersistDict, SafeCodec
-from persistdict.maintenance import check_all, keeper_of
+from persistdict.maintenance import keeper_of
 from persistdict.stores.lmdb import store as lmdb_store
+from persistdict.tasks import check_all
 from persistdict.testing import Clock
 
 QUIET = {"background_thread": "disabled"}

@@ -17,8 +17,8 @@ from persistdict import (
     TargetExistsError,
     Unsupported,
 )
-from persistdict.maintenance import check_all
 from persistdict.stores.lmdb.drain import drain
+from persistdict.tasks import check_all
 from persistdict.testing import Clock
 
 QUIET = {"background_thread": "disabled"}
@@ -202,3 +202,29 @@ def test_a_forked_child_makes_a_backup_of_an_inherited_handle(tmp_path):
         d["later"] = 1
     with PersistDict(tmp_path / "b", **QUIET) as b:
         assert b == {"k": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a crash must not end the tests")
+@pytest.mark.parametrize("at_once", [True, False])
+def test_entries_that_end_at_the_same_moment_are_copied(tmp_path, at_once):
+    """By a clock that stands still. LMDB's copying ends the process where one key has very many values."""
+
+    def child():
+        clock = Clock()
+        with PersistDict(tmp_path / "d", clock=clock, ttl=100, **QUIET) as d:
+            if at_once:
+                d.set_many({number: number for number in range(3000)})
+            for number in range(3000):
+                d[number] = number
+            d.backup(tmp_path / "b")
+            d.compact()
+            assert d.verify().ok
+            clock.now += 99.99
+            assert len(d) == 3000
+            clock.now += 0.02
+            assert d.expire() == 3000
+        with PersistDict(tmp_path / "b", clock=Clock(), **QUIET) as copy:
+            assert copy.verify().ok
+            return len(copy)
+
+    assert ask_child(child, "a child with many entries of one deadline") == 3000

@@ -10,7 +10,7 @@ import pytest
 from drivers.running import answer_of, in_child, rounds, run_driver
 
 from persistdict import BusyError, DiskFullError, PersistDict, Unsupported
-from persistdict.maintenance import check_all
+from persistdict.tasks import check_all
 
 QUIET = {"background_thread": "disabled"}
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="files that are in use are not exchanged there")

@@ -16,9 +16,9 @@ import pytest
 from drivers.running import ask_child, run_driver
 
 from persistdict import BusyError, OpenError, PersistDict, ReadOnlyError, ReadOnlyWarning, StoreError, StoreGoneError
-from persistdict.maintenance import check_all
 from persistdict.stores.lmdb.gate import DATA, RECENT
 from persistdict.stores.lmdb.mounts import filesystem_of, is_network
+from persistdict.tasks import check_all
 
 QUIET = {"background_thread": "disabled"}
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")

@@ -197,9 +197,9 @@ def finish(counts: dict[str, Any]) -> NoReturn:
 
 def faults_of(dictionary: Any) -> list[str]:
     """What is wrong with a store: the integrity pass, and behind its back every invariant that rows.py states."""
-    from persistdict.maintenance import check_all
     from persistdict.stores.lmdb.record import LARGE, parse_index, parse_record
     from persistdict.stores.lmdb.rows import DEADLINE
+    from persistdict.tasks import check_all
 
     store = dictionary._store
     store.sync()

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 from persistdict import PersistDict
-from persistdict.maintenance import check_all
+from persistdict.tasks import check_all
 
 
 class Interrupted(BaseException):

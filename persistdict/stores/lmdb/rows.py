@@ -5,7 +5,7 @@ Databases (all in one environment; the main one holds nothing else, so no key ca
     k     encoded key, cropped if long -> index     which entries there are; `in` needs nothing more
     e     seq -> record                             the entries, in order of creation
     v     seq -> value                              values of LARGE_VALUE bytes and more
-    x     deadline -> seq, several                  what ends when, for removal and for `len`
+    x     deadline -> seq, several                  what ends when, for removal and for `len`; see deadlines.py
     a     seq -> when, how often                    when an entry was read last, see access.py; written in batches
     t     label and seq -> nothing                  what has a label, in order of creation; a store that was made before
                                                     there were labels gets it when it is opened for writing
@@ -17,7 +17,6 @@ says so, in `x` under its deadline and in `t` under its label if and only if it 
 does not.
 """
 
-import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -26,6 +25,7 @@ from persistdict.errors import CorruptEntryError
 from persistdict.keys import crop, key_digest
 from persistdict.store import ABSENT, ANY, Condition, Record
 from persistdict.stores.lmdb.access import access_of
+from persistdict.stores.lmdb.deadlines import DEADLINE, deadline_of, with_room
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.record import (
@@ -47,7 +47,6 @@ __all__ = ["DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows", "deadline_of", "
 
 LARGE_VALUE = 32 * 1024
 NEVER = float("inf")
-DEADLINE = struct.Struct("=Q")
 
 
 class Place(NamedTuple):
@@ -61,7 +60,7 @@ class Place(NamedTuple):
 class Rows:
     """What can be done with entries within a transaction of LMDB. The store derives from it.
 
-    Threads: `touched` is changed by single operations only, `growth` (see totals.py) under the lock of the data.
+    Threads: `touched` is changed by single operations only; `growth` (totals.py) and `crowded` under the data's lock.
     """
 
     env: Environment
@@ -70,6 +69,7 @@ class Rows:
     clock: Callable[[], float]
     touched: dict[bytes, float | None]
     growth: int = 0
+    crowded: tuple[int, int] = (0, 0)  # see deadlines.py
     timeout: float  # seconds that a write waits for other processes
     place: str
     begin: Callable[..., Any]  # of the recent writes
@@ -211,6 +211,9 @@ class Rows:
     def store(self, txn: Any, place: Place | None, seq: bytes, record: Parsed) -> None:
         """Write an entry, whose body is the whole value, in the place of what `find` has found."""
         kb = record.kb
+        if record.deadline:
+            self.crowded = record.deadline, with_room(txn, self.x, record.deadline, self.crowded)
+            record = record._replace(deadline=self.crowded[1])
         others: list[Slot] = []
         if place is not None and place.slot[0] == seq:
             self._clear_traces(txn, place)
@@ -308,11 +311,6 @@ class Rows:
             txn.drop(db, delete=False)
         self.touched.clear()
         return total
-
-
-def deadline_of(now: float, ttl: float | None) -> int:
-    """The deadline of an entry written now; 0 for none."""
-    return max(1, int((now + ttl) * 1e6)) if ttl is not None else 0
 
 
 def holds(when: Condition, place: Place | None) -> bool:
