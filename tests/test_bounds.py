@@ -305,3 +305,15 @@ def test_what_a_cache_in_memory_holds_of_evicted_entries_is_gone(opened):
     for number in range(5):
         assert (number in other) == (other.get(number) is not None)
     assert sorted(other) == sorted(d)
+
+
+def test_upkeep_of_a_dictionary_that_confirms_its_writes_leaves_nothing_in_memory(tmp_path):
+    """Nobody confirms what upkeep removes; so nothing is remembered for taking it back."""
+    clock = Clock()
+    options = {"durability": "commit", "max_entries": 50, "ttl": 10, "clock": clock, "background_thread": "disabled"}
+    with PersistDict(tmp_path / "d", **options) as d:
+        for number in range(100):
+            d[number] = number
+        clock.now += 20
+        d.expire()
+        assert d._store.undo == {}

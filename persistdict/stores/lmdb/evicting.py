@@ -94,7 +94,7 @@ class Evicting(Durable, Evictable):
             place.record.version != access.version or self.atime(d, access.seq, float("inf")) > access.used_at
         ):
             return False
-        self._note_gone(r, n, access.kb, place, self.clock())
+        self.note_gone(r, n, access.kb, place, self.clock())
         return True
 
 

@@ -212,7 +212,7 @@ class Pair(Rows):
         place = self._locate_to_write(r, d, kb)
         if place is None or not self.alive(d, place, now) or not holds(when, place) or not has_label(place, label):
             return None
-        self._note_gone(r, n, kb, place, now)
+        self.note_gone(r, n, kb, place, now, confirmed=True)
         return place
 
     def remove_over(self, r: Any, n: int, kb: bytes, seq: bytes) -> bool:
@@ -222,13 +222,17 @@ class Pair(Rows):
         now = self.clock()
         if place is None or place.slot[0] != seq or self.alive(d, place, now):
             return False
-        self._note_gone(r, n, kb, place, now)
+        self.note_gone(r, n, kb, place, now)
         return True
 
-    def _note_gone(self, r: Any, n: int, kb: bytes, place: Place, now: float) -> None:
+    def note_gone(self, r: Any, n: int, kb: bytes, place: Place, now: float, *, confirmed: bool = False) -> None:
+        """Write that an entry is gone; `confirmed` if somebody will ask for that to be durable."""
         version = (self.base + r.id()) << COUNTER_BITS | n
         raw = pack_record(0, kb, b"", version, now, now, b"", 0, GONE)
-        self.write(r, recent_key(kb), place.slot[0] + raw)
+        if confirmed:
+            self.write(r, recent_key(kb), place.slot[0] + raw)
+        else:
+            r.put(recent_key(kb), place.slot[0] + raw)
         self.touched.pop(place.slot[0], None)
 
     # In order of creation
