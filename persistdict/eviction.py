@@ -1,10 +1,11 @@
 """Keeping a store within bounds: which entries go, when, and what is refused.
 
-Before a write there must be room for it. Where there is not, entries go until the store holds 95 % of its bound, least
-recently used first (or what the policy says). The order is exact: one pass over the times of use gives the candidates
-for several rounds, for an entry that is not used can only be overtaken by such as were used later; and whether it was
-used since is decided again in the transaction that removes it. Reads are noted in batches: those of the time since the
-last round of upkeep, or the last pass, count as equally late.
+Before a write there must be room for it. Where there is not, entries go until the store holds 95 % of its bound, those
+first that were not used for the longest time, or what the policy says (ranking.py). Whether one was used since it was
+ranked is decided again in the transaction that removes it. Reads are noted in batches: those of the time since the last
+round of upkeep, or the last pass, count as equally late.
+
+Where upkeep runs in the background it is asked in time; while it is at work, writers go on beyond the bound a little.
 
 Threads: any number.
 """
@@ -12,7 +13,6 @@ Threads: any number.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,15 +20,15 @@ from typing import Any
 from persistdict.bounded import Access, Usage
 from persistdict.errors import DiskFullError, FullError, TooLargeError
 from persistdict.log import Log
+from persistdict.ranking import Ranking
 
-__all__ = ["POLICIES", "Bounds"]
+__all__ = ["Bounds"]
 
-POLICIES = ("lru", "lfu", "fifo", "none")
-HIGH, LOW = 0.975, 0.95  # parts of a bound: above the one, entries go until the other
-STEP = 1024  # entries that one step of a pass looks at
+NEAR, HIGH, LOW = 0.9, 0.975, 0.95  # parts of a bound: from NEAR on upkeep looks for candidates; above HIGH, entries
+# go until LOW
+BEYOND = 1.05  # what is reached at most while upkeep is at work
+STEP = 512  # entries that one step of removing what is over looks at
 BATCH = 256  # entries that one transaction removes
-MOST = 1 << 16  # candidates that are kept
-LEAST = 64
 OVERHEAD = 64  # bytes that an entry takes beside its key and value, about
 LOOKS = 4  # after so big a part of the room is taken, look again: others write too
 
@@ -43,7 +43,7 @@ class Bounds:
     Args:
         store: the store, or what stands for it before it is opened.
         max_entries, max_bytes: the bounds, or None.
-        policy: one of POLICIES.
+        policy: "lru", "lfu", "fifo" or "none".
         log: is told of the first eviction.
 
     Attributes:
@@ -56,6 +56,7 @@ class Bounds:
         self._store, self._policy, self._log = store, policy, log
         self._max = Usage(max_entries or 1 << 62, max_bytes or 1 << 62)
         self._left = Usage(0, 0)  # what may be written before looking again
+        self._ranking = Ranking(store, policy)
         self._candidates: list[Access] = []  # the next to go is the last
         self._lock = threading.RLock()
         self._waiting = 0  # writers, about; for them upkeep does not rest
@@ -80,8 +81,8 @@ class Bounds:
             if max(sizes, default=0) > self._max.size:
                 raise TooLargeError(f"an entry of {max(sizes):,} bytes is larger than max_bytes={self._max.size:,}")
             coming = Usage(len(sizes), size)
-            if self._keeping and not self._exceeds(self._store.usage(), coming, 1.0):
-                return  # upkeep is making room, and there is some
+            if self._keeping and not self._exceeds(self._store.usage(), coming, BEYOND):
+                return  # upkeep is making room
             self._waiting += 1
             try:
                 with self._lock:
@@ -103,7 +104,7 @@ class Bounds:
                     raise FullError(_full_message(self._max, usage))
             elif self._exceeds(usage, coming, HIGH):
                 usage = self._evict(usage, coming, _go_on)
-        elif self._exceeds(usage, coming, HIGH) and self.ask is not None:
+        elif self.ask is not None and self._exceeds(usage, coming, HIGH if self._candidates else NEAR):
             self.ask()
             self._left = Usage(0, 0)  # ask again: what was about to be written was not there yet
             return
@@ -143,10 +144,13 @@ class Bounds:
             before, nothing = self.evicted, Usage(0, 0)
             try:
                 self._keeping = True
+                patient = lambda: self._waiting > 0 or proceed()  # noqa: E731
                 if self._exceeds(self._store.usage(), nothing, HIGH):
                     usage = self._without_what_is_over(nothing)
                     if self._exceeds(usage, nothing, HIGH):
-                        self._evict(usage, nothing, lambda: self._waiting > 0 or proceed())
+                        self._evict(usage, nothing, patient)
+                elif not self._candidates and self._exceeds(self._store.usage(), nothing, NEAR):
+                    self._rank(self._store.usage().entries, patient)
             finally:
                 self._keeping = False
             return self.evicted - before
@@ -189,27 +193,11 @@ class Bounds:
         self._store.counts.evictions.add(gone)
 
     def _rank(self, entries: int, proceed: Callable[[], bool]) -> None:
-        """Find the candidates for the next rounds, in one pass over all entries."""
+        """Find the candidates for the next rounds."""
         self._store.sync()  # else what was evicted since would be found again
         with contextlib.suppress(DiskFullError):  # what was read since is known to this process at least
             self._store.flush_touched(self._store.clock())
-        keep = min(MOST, max(LEAST, entries // 4))
-        by_uses, in_order = self._policy == "lfu", self._policy == "fifo"
-        heap: list[tuple[int, float, int, Access]] = []  # its first is the one that would stay longest
-        limit, n = float("inf"), 0
-        position: bytes | None = b""
-        while position is not None and proceed() and not (in_order and len(heap) >= keep):
-            found, position = self._store.accesses(STEP, position, before=limit)
-            for access in found:
-                n -= 1
-                item = (-access.uses if by_uses else 0, 0.0 if in_order else -access.used_at, n, access)
-                if len(heap) < keep:
-                    heapq.heappush(heap, item)
-                elif not in_order:
-                    heapq.heappushpop(heap, item)
-            if len(heap) >= keep and not by_uses and not in_order:
-                limit = heap[0][3].used_at
-        self._candidates = [item[3] for item in sorted(heap)] if position is None or in_order else []
+        self._candidates = self._ranking.candidates(entries, proceed)
 
 
 def _full_message(bounds: Usage, usage: Usage) -> str:

@@ -10,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 from persistdict.codecs import Codec, make_codec
 from persistdict.codecs.other import name_of
 from persistdict.errors import Unsupported
-from persistdict.eviction import POLICIES, Bounds
+from persistdict.eviction import Bounds
 from persistdict.keys import MAX_KEY_SIZE, KeyCodec
 from persistdict.log import Log
+from persistdict.ranking import POLICIES
 from persistdict.store import Store
 
 __all__ = ["Options", "make_store", "number", "seconds"]

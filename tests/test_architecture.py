@@ -13,7 +13,7 @@ ROOMS = [
     ["bounded", "clocked"],
     ["front", "store"],
     ["stores.memory", "stores.lmdb"],
-    ["eviction"],
+    ["ranking", "eviction"],
     ["tasks"],
     ["maintenance"],
     ["options", "rescue", "lifecycle"],
