@@ -29,6 +29,7 @@ MOST = 1 << 16  # candidates that are kept
 LEAST = 64
 OVERHEAD = 64  # bytes that an entry takes beside its key and value, about
 LOOKS = 4  # after so big a part of the room is taken, look again: others write too
+MOST_UNSEEN = 128  # and after so big a part of the bound: there may be less room by then
 
 
 def _go_on() -> bool:
@@ -86,8 +87,8 @@ class Bounds:
             elif self._exceeds(usage, coming, HIGH):
                 usage = self._evict(usage, coming, _go_on)
         self._left = Usage(
-            max(0, self._max.entries - usage.entries - coming.entries) // LOOKS,
-            max(0, self._max.size - usage.size - coming.size) // LOOKS,
+            min(max(0, self._max.entries - usage.entries - coming.entries) // LOOKS, self._max.entries // MOST_UNSEEN),
+            min(max(0, self._max.size - usage.size - coming.size) // LOOKS, self._max.size // MOST_UNSEEN),
         )
 
     def _without_what_is_over(self, coming: Usage) -> Usage:
