@@ -4,10 +4,11 @@ Each worker (soak_worker.py) writes keys of its own and shared ones, of mixed si
 judges what it gets: nothing that is over, nothing torn, foreign or stale, and nothing gone that is fresh. Meanwhile
 this process looks at how much there is, at the files, and at the threads and descriptors of the workers.
 
-    soak.py FOLDER SECONDS [ENTRIES] [MEGABYTES] [FAULT]
+    soak.py FOLDER SECONDS [ENTRIES] [MEGABYTES] [SHAPE] [FAULT]
 
-ENTRIES and MEGABYTES are the bounds. It takes longer than SECONDS where less was written until then. FAULT makes the
-dictionary wrong on purpose, see soak_faults.py.
+ENTRIES and MEGABYTES are the bounds. It takes longer than SECONDS where less was written until then. SHAPE is "steady"
+or "phases": times of small values and of mixed ones take turns, so that now the one bound counts and now the other.
+FAULT makes the dictionary wrong on purpose, see soak_faults.py.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 from drivers.linear import Watch
 from drivers.running import answer_of, faults_of, finish, hush, in_child, left_over, preload, seed, verified
 from drivers.soak_faults import keep_snapshot
-from drivers.soak_values import Board, Bounds
+from drivers.soak_values import Board, Bounds, on_disk
 from drivers.soak_worker import Worker
 
 from persistdict import PersistDict
@@ -66,14 +67,15 @@ class Sample(NamedTuple):
 class Soak:
     """The parent of the workers."""
 
-    def __init__(self, folder: str, seconds: float, bounds: Bounds, fault: str) -> None:
+    def __init__(self, folder: str, seconds: float, bounds: Bounds, shape: str, fault: str) -> None:
         self.folder, self.seconds, self.bounds, self.fault = folder, seconds, bounds, fault
         self.board = Board(WORKERS)
         self.watch = Watch(self.board, 1)  # type: ignore[arg-type]
         self.samples: list[Sample] = []
         self.failures: list[str] = []
         self.children = [
-            in_child(Worker(folder, self.board, number, seconds, bounds, fault).play) for number in range(WORKERS)
+            in_child(Worker(folder, self.board, number, seconds, bounds, shape, fault).play)
+            for number in range(WORKERS)
         ]
         self.began = time.monotonic()
 
@@ -128,7 +130,7 @@ class Soak:
             store.usage(exact=True).size,
             stored,
             os.stat(os.path.join(self.folder, "data.mdb")).st_size,
-            _on_disk(self.folder),
+            on_disk(self.folder),
             *(max(column) for column in zip(*workers, strict=True)),
         )
 
@@ -209,23 +211,14 @@ def _process(pid: int) -> tuple[int, int, int]:
         return 0, 0, 0
 
 
-def _on_disk(folder: str) -> int:
-    """Bytes that all files in a folder take."""
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.stat(os.path.join(path, name)).st_blocks * 512
-    return total
-
-
 def main() -> None:
-    folder, seconds, entries, megabytes, fault = [*sys.argv[1:], *["", "", "", ""]][:5]
+    folder, seconds, entries, megabytes, shape, fault = [*sys.argv[1:], *[""] * 4][:6]
+    assert shape in ("", "steady", "phases"), shape
     os.environ.setdefault("PERSISTDICT_SEED", str(seed()))  # the same for all processes
     preload()
     hush()  # each handle would say that it evicts
     bounds = Bounds(int(entries or 40_000), int(float(megabytes or 256) * (1 << 20)))
-    finish(Soak(folder, float(seconds), bounds, fault).run())
+    finish(Soak(folder, float(seconds), bounds, shape, fault).run())
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
+import os
 import random
 import time
 from typing import Any, NamedTuple
 from zlib import crc32
 
-__all__ = ["Board", "Bounds", "Value", "Wrong", "draw_size", "draw_ttl"]
+__all__ = ["Board", "Bounds", "Value", "Wrong", "draw_size", "draw_ttl", "on_disk"]
 
 RING = 1 << 16  # writes of each worker whose end the others can look up
 PATTERN = random.Random(1).randbytes(4 << 20)
@@ -129,3 +131,13 @@ def draw_size(draw: random.Random, bounds: Bounds, small: bool) -> int:
 def draw_ttl(draw: random.Random) -> float:
     """Seconds; 0 for none."""
     return draw.choices([0.0, draw.uniform(0.2, 2), draw.uniform(10, 600)], [50, 25, 25])[0]
+
+
+def on_disk(folder: str) -> int:
+    """Bytes that all files in a folder take."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(os.path.join(path, name)).st_blocks * 512
+    return total

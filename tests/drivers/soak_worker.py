@@ -2,15 +2,16 @@
 
 It is the only one that writes its own keys, so it knows what they may hold: the value that it wrote last, or nothing,
 if that was deleted, is over, or has been evicted. Nothing may be evicted that is fresh: since it was used last, all
-processes together have used less than half of what the store may hold, so half of that was used before it. What is only
-read counts as used from the second `flush` on, which notes reads for the other processes; the first may be under way
-in the background at that moment.
+processes together have used less than half of what the store may hold, so half of that was used before it. A read is
+such a use if its time was noted for the other processes, which `flush` does; it counts from the next `flush` on, as an
+eviction may be under way.
 
 Shared keys hold anybody's values, but never an older one of the same writer than this process has seen there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import time
@@ -32,7 +33,10 @@ VERBS = {
 FRESH = 2  # what was used since must be less than the bound divided by this
 AT_ONCE = 20  # operations between two looks at the board
 SHOWN = 5  # failures that are told
+LOOKED_AT = 50  # reads after each flush
 REOPENINGS = 8  # of each handle
+PHASES = 16
+SMALL = 0.65  # of the values, where there are no phases; so that either bound may be reached first
 
 
 class Known(NamedTuple):
@@ -50,16 +54,27 @@ class Known(NamedTuple):
     used: tuple[int, int]
 
 
+class Read(NamedTuple):
+    """A read of an own key: when it began, and what all processes had used then."""
+
+    at: float
+    used: tuple[int, int]
+
+
 class Worker:
     """The process, until the board says stop."""
 
-    def __init__(self, folder: str, board: Board, number: int, seconds: float, bounds: Bounds, fault: str) -> None:
-        self.folder, self.board, self.number, self.bounds, self.fault = folder, board, number, bounds, fault
+    def __init__(
+        self, folder: str, board: Board, number: int, seconds: float, bounds: Bounds, shape: str, fault: str
+    ) -> None:
+        self.folder, self.board, self.number, self.bounds = folder, board, number, bounds
+        self.in_phases, self.fault = shape == "phases", fault
         self.draw = random.Random(f"{seed()} {number}")
         self.started, self.seconds = time.monotonic(), seconds
         self.known: dict[str, Known] = {}
         self.seen: dict[tuple[str, int], int] = {}  # shared key and writer -> the highest number
-        self.reads: list[dict[str, tuple[int, int]]] = [{}, {}]  # since the last flush, and before it
+        self.reads: dict[str, Read] = {}  # since the last flush
+        self.noted: dict[str, Read] = {}  # and some of those before it
         self.recent: deque[str] = deque(maxlen=max(10, bounds.entries // 100))
         self.ending: deque[str] = deque(maxlen=50)  # keys of a short life
         self.seq = 0
@@ -98,12 +113,9 @@ class Worker:
 
     def open(self) -> Dict:
         d: Dict = PersistDict(
-            self.folder,
-            max_entries=self.bounds.entries,
-            max_bytes=self.bounds.size,
-            caching=self.number % 2 == 0,
-            background_timeout=min(5.0, self.seconds / 40),
-        )
+            self.folder, max_entries=self.bounds.entries, max_bytes=self.bounds.size,
+            caching=self.number % 2 == 0, background_timeout=min(5.0, self.seconds / 40),
+        )  # fmt: skip
         plant(d, self.fault)
         return d
 
@@ -133,24 +145,24 @@ class Worker:
         return self.draw.choice(self.recent) if self.recent and self.draw.random() < 0.2 else self.any_key()
 
     def next_value(self, key: str, ttl: float) -> Value:
-        """What to write now; there are times of small values, which fill the one bound, and of mixed ones."""
+        """What to write now."""
         self.seq += 1
-        small = int((time.monotonic() - self.started) * 16 / self.seconds) % 2 == 0
+        phase = (time.monotonic() - self.started) / self.seconds * PHASES
+        small = int(phase) % 2 == 0 if self.in_phases else self.draw.random() < SMALL
         size = draw_size(self.draw, self.bounds, small)
         self.board.write(self.number, size + OVERHEAD)
         return Value(key, self.number, self.seq, time.time(), ttl, size)
 
     # Writing
 
-    def set(self, d: Dict) -> None:
-        self.write(d, [self.key_to_set()], lambda pairs, ttl: d.set(*pairs[0], ttl=ttl))
+    def set(self, d: Dict, key: str = "") -> None:
+        self.write(d, [key or self.key_to_set()], lambda pairs, ttl: d.set(*pairs[0], ttl=ttl))
 
     def set_shared(self, d: Dict) -> None:
-        self.write(d, [self.shared_key()], lambda pairs, ttl: d.set(*pairs[0], ttl=ttl))
+        self.set(d, self.shared_key())
 
     def set_many(self, d: Dict) -> None:
-        keys = list({self.key_to_set() for _ in range(5)})
-        self.write(d, keys, lambda pairs, ttl: d.set_many(pairs, ttl=ttl))
+        self.write(d, [*{self.key_to_set() for _ in range(5)}], lambda pairs, ttl: d.set_many(pairs, ttl=ttl))
 
     def write(self, d: Dict, keys: list[str], how: Any) -> None:
         used, ttl = self.board.used(), draw_ttl(self.draw)
@@ -169,8 +181,8 @@ class Worker:
             return
         lives = value.ttl or math.inf
         self.known[value.key] = Known(value.seq, value.began_at + lives, time.time() + lives, used)
-        for reads in self.reads:
-            reads.pop(value.key, None)
+        self.reads.pop(value.key, None)
+        self.noted.pop(value.key, None)
         self.recent.append(value.key)
         if lives < 3:
             self.ending.append(value.key)
@@ -181,13 +193,12 @@ class Worker:
             del d[key]
         except KeyError:
             self.missed(key)
-        else:
-            self.check_there(key, before)
-        self.known.pop(key, None)
+            return
+        self.check_there(key, before)
+        del self.known[key]
 
     def pop(self, d: Dict) -> None:
-        key = self.key_to_read()
-        self.get(d, key, d.pop)
+        self.get(d, key := self.key_to_read(), d.pop)
         self.known.pop(key, None)
 
     def delete_shared(self, d: Dict) -> None:
@@ -195,10 +206,18 @@ class Worker:
 
     def flush(self, d: Dict) -> None:
         d.flush()
-        for key, used in self.reads[1].items():
+        for key, read in self.noted.items():
             if key in self.known:
-                self.known[key] = self.known[key]._replace(used=max(used, self.known[key].used))
-        self.reads = [{}, self.reads[0]]
+                self.known[key] = self.known[key]._replace(used=max(read.used, self.known[key].used))
+        self.noted = {}
+        for key in self.draw.sample(list(self.reads), min(len(self.reads), LOOKED_AT)):
+            with contextlib.suppress(KeyError):
+                if d.entry(key).atime >= self.reads[key].at:
+                    self.noted[key] = self.reads[key]
+                    self.did["reads noted"] += 1
+                else:  # the thread in the background is about to
+                    self.did["reads not noted yet"] += 1
+        self.reads = {}
 
     # Reading
 
@@ -254,7 +273,7 @@ class Worker:
         self.check_there(key, before)
         if value.seq != self.known[key].seq:
             raise Wrong(f"stale: {value} was read after number {self.known[key].seq} was written")
-        self.reads[0][key] = used
+        self.reads[key] = Read(before, used)
 
     def check_time(self, value: Value, before: float) -> None:
         """Nobody may see a value that was over before the read began."""
