@@ -31,6 +31,7 @@ STEP = 512  # entries that one step of removing what is over looks at
 BATCH = 256  # entries that one transaction removes
 OVERHEAD = 64  # bytes that an entry takes beside its key and value, about
 LOOKS = 4  # after so big a part of the room is taken, look again: others write too
+MOST_UNSEEN = 128  # and after so big a part of the bound: there may be less room by then
 
 
 def _go_on() -> bool:
@@ -109,8 +110,8 @@ class Bounds:
             self._left = Usage(0, 0)  # ask again: what was about to be written was not there yet
             return
         self._left = Usage(
-            max(0, self._max.entries - usage.entries - coming.entries) // LOOKS,
-            max(0, self._max.size - usage.size - coming.size) // LOOKS,
+            min(max(0, self._max.entries - usage.entries - coming.entries) // LOOKS, self._max.entries // MOST_UNSEEN),
+            min(max(0, self._max.size - usage.size - coming.size) // LOOKS, self._max.size // MOST_UNSEEN),
         )
 
     def after_fork(self) -> None:
