@@ -221,7 +221,7 @@ def test_entries_that_end_at_the_same_moment_are_copied(tmp_path, at_once):
             assert d.verify().ok
             clock.now += 99.99
             assert len(d) == 3000
-            clock.now += 0.02
+            clock.now += 0.01
             assert d.expire() == 3000
         with PersistDict(tmp_path / "b", clock=Clock(), **QUIET) as copy:
             assert copy.verify().ok

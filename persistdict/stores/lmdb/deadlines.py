@@ -4,7 +4,7 @@ x     := deadline u64 in the machine's byte order -> seqs, at most MOST of them
 
 Not more, because LMDB 0.9 ends the process when it makes a compacted copy of a database in which one key has so many
 values that they take pages of their own (some 250). Where the clock is coarse, or set by a test, an entry that would be
-one too many ends some microseconds later.
+one too many ends some microseconds earlier.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def deadline_of(now: float, ttl: float | None) -> int:
 
 
 def with_room(txn: Any, db: Any, deadline: int, known: tuple[int, int]) -> int:
-    """This deadline, or the next at which there is room.
+    """This deadline, or the last before it at which there is room.
 
     Args:
         known: a deadline that was asked for before, and the answer: where to look first.
     """
     cursor = txn.cursor(db)
-    found = max(known) if deadline == known[0] else deadline
-    while cursor.set_key(DEADLINE.pack(found)) and cursor.count() >= MOST:
-        found += 1
+    found = min(known) if deadline == known[0] else deadline
+    while found > 1 and cursor.set_key(DEADLINE.pack(found)) and cursor.count() >= MOST:
+        found -= 1
     return found
