@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from persistdict.bounded import Access, Evictable, Usage
@@ -11,10 +13,12 @@ from persistdict.stores.lmdb.durable import Durable
 from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
 from persistdict.stores.lmdb.totals import total_size
-from persistdict.stores.lmdb.walk import beyond, walk
+from persistdict.stores.lmdb.walk import beyond, stretches
 
 __all__ = ["Evicting", "pages_of"]
 
+_make: Callable[..., Access] = partial(tuple.__new__, Access)
+_header = HEADER.unpack_from
 _ROW = 100  # bytes of a note that an entry is gone
 
 
@@ -48,23 +52,25 @@ class Evicting(Durable, Evictable):
     def _accesses(self, budget: int, after: bytes, before: float) -> tuple[list[Access], bytes | None]:
         d = self.begin_data(self.e)
         found: list[Access] = []
-        for cursor in walk(self, d, "e", after):
-            seq, raw = cursor.item()
-            if budget <= 0 and beyond("e", after, seq):
-                return found, seq
-            budget -= 1
-            if len(raw) <= HEADER_SIZE:
-                continue  # the integrity pass reports it
-            _, flags, hint_size, key_size, version, _, mtime = HEADER.unpack_from(raw)
-            if mtime >= before or seq in self.touched:
-                continue
-            read_at, uses = access_of(d, self.a, seq)
-            if read_at >= before:
-                continue
-            key_at = HEADER_SIZE + hint_size
-            size = len(raw) + (large_size(raw[-16:-4]) if flags & LARGE else 0)
-            found.append(Access(raw[key_at : key_at + key_size], seq, version, max(mtime, read_at), uses, size))
+        for rows in stretches(self, d, "e", after):
+            if budget <= 0 and beyond("e", after, rows[0][0]):
+                return found, rows[0][0]
+            budget -= len(rows)
+            found += [access for seq, raw in rows if (access := self._access(d, seq, raw, before)) is not None]
         return found, None
+
+    def _access(self, d: Any, seq: bytes, raw: bytes, before: float) -> Access | None:
+        if len(raw) <= HEADER_SIZE:
+            return None  # the integrity pass reports it
+        _, flags, hint_size, key_size, version, _, mtime = _header(raw)
+        if mtime >= before or seq in self.touched:
+            return None
+        read_at, uses = access_of(d, self.a, seq)
+        if read_at >= before:
+            return None
+        key_at = HEADER_SIZE + hint_size
+        size = len(raw) + (large_size(raw[-16:-4]) if flags & LARGE else 0)
+        return _make((raw[key_at : key_at + key_size], seq, version, max(mtime, read_at), uses, size))
 
     def evict(self, batch: list[Access], *, unused: bool = True) -> Usage:
         env = self.env

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from persistdict.stores.lmdb.engine import NotOpen
 from persistdict.stores.lmdb.record import seq_number
 from persistdict.stores.lmdb.rows import Rows
 
-__all__ = ["beyond", "walk"]
+__all__ = ["beyond", "stretches", "walk"]
 
 STRETCH = 512  # rows between two looks ahead; fewer at first, as most callers need only few
 SHORTEST = 8
+AT_ONCE = 128  # rows that are taken at a time
 
 
 def walk(
@@ -42,6 +44,19 @@ def walk(
             looked, left, stretch = cursor.key(), stretch, min(2 * stretch, STRETCH)
             rows.look_ahead(d, name, looked, left, reverse)
         more = step()
+
+
+def stretches(rows: Rows, d: Any, name: str, start: bytes = b"") -> Iterator[list[tuple[bytes, bytes]]]:
+    """The rows of a database without duplicates from `start` on, some at a time; quicker than `walk` if all are used.
+
+    Raises Damaged.
+    """
+    cursor = d.cursor(rows.database(name))
+    more = _enter(cursor, name, start)
+    while more:
+        rows.look_ahead(d, name, cursor.key(), AT_ONCE)
+        yield list(islice(cursor.iternext(), AT_ONCE))
+        more = cursor.next()
 
 
 def _enter(cursor: Any, name: str, start: bytes) -> bool:
