@@ -12,8 +12,9 @@ import heapq
 import random
 from collections.abc import Callable
 from operator import attrgetter
+from typing import Any
 
-from persistdict.bounded import Access, Evictable
+from persistdict.bounded import Access
 
 __all__ = ["POLICIES", "Ranking"]
 
@@ -28,7 +29,7 @@ Item = tuple[int, float, int, Access]
 class Ranking:
     """Finds the entries of one store that are to go first. Threads: one at a time."""
 
-    def __init__(self, store: Evictable, policy: str) -> None:
+    def __init__(self, store: Any, policy: str) -> None:  # or what stands for the store before it is opened
         self._store, self._policy = store, policy
         self._limits: list[float] = []  # times of use; the first to be asked for is the last
 
