@@ -8,7 +8,8 @@ After opening: fresh processes open a store with nothing in it and one with all 
 
     latency.py FOLDER [ENTRIES] [EVICTED] [OPENINGS] [SECONDS]
 
-OPENINGS is how often each store is opened, SECONDS how long a round takes.
+ENTRIES must be four times as many as EVICTED. OPENINGS is how often each store is opened, SECONDS how long a round
+takes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from typing import Any
 from drivers.running import answer_of, ask_child, finish, hush, in_child, preload, seed
 
 from persistdict import PersistDict
-from persistdict.maintenance import PAUSE, check_all
+from persistdict.maintenance import PAUSE
+from persistdict.tasks import check_all
 
 Dict = PersistDict[Any, Any]
 DEFAULTS = 1_000_000, 100_000, 11, 0.2
@@ -113,12 +115,12 @@ def eviction(folder: str, gate: Gate, evicted: int) -> None:
 
 
 def measure(d: Dict, draw: random.Random, entries: int, seconds: float) -> dict[str, list[float]]:
-    """Times of get and set, one after the other."""
+    """Times of get and set, one after the other, of the newest quarter of the entries, which are not evicted."""
     times: dict[str, list[float]] = {"get": [], "set": []}
     now, end = time.perf_counter, time.perf_counter() + seconds
     while now() < end:
         for _ in range(50):
-            key, new = f"key {draw.randrange(entries)}", value(draw.randrange(entries))
+            key, new = f"key {draw.randrange(entries // 4 * 3, entries)}", value(draw.randrange(entries))
             before = now()
             d.get(key)
             between = now()
@@ -244,6 +246,7 @@ def show_openings(found: dict[str, dict[str, dict[str, list[float]]]], entries: 
 def main() -> None:
     folder, *numbers = sys.argv[1:]
     entries, evicted, rounds = (int(number) for number in [*numbers, *DEFAULTS[len(numbers) :]][:3])
+    assert entries >= 4 * evicted
     length = float(numbers[3] if len(numbers) > 3 else DEFAULTS[3])
     preload()
     hush()

@@ -29,7 +29,7 @@ from drivers.soak_values import Board, Bounds, on_disk
 from drivers.soak_worker import Worker
 
 from persistdict import PersistDict
-from persistdict.stores.lmdb.sizes import total_size
+from persistdict.stores.lmdb.totals import total_size
 
 WORKERS = 4
 TIMES = 10  # the bound, so much must be written

@@ -38,7 +38,7 @@ def plant(d: PersistDict[Any, Any], fault: str) -> None:
         store.put = lambda kb, hint, tag, blob, ttl, *rest: put(kb, hint, tag, blob, ttl and ttl + 0.2, *rest)
     elif fault == "evicts the newest":
         bounds: Any = d._bounds
-        bounds._rank = lambda entries, proceed: setattr(bounds, "_candidates", _oldest_first(store))
+        bounds._ranking.candidates = lambda entries, proceed: _oldest_first(store)
     elif fault == "bound ignored":
         d._bounds = None
     elif fault == "reads stale":
