@@ -106,7 +106,7 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
         ttl: seconds or timedelta after which an entry is absent that was written through this handle, read or not.
         max_bytes: how many bytes the entries may take with their keys and times; at least 65,536; None for no bound.
             Before a write goes beyond it, entries are removed until there is 5 % of room. A background thread begins
-            earlier, and while it is at work the bound may be exceeded by 5 %. The file is larger, as its pages are
+            earlier, and while it is at work the bound may be exceeded by 2 %. The file is larger, as its pages are
             never quite full.
         max_entries: how many entries there may be; None for no bound. As for `max_bytes`. Each handle keeps its own
             bounds; several processes that write at once may exceed one for a moment.

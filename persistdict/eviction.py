@@ -26,7 +26,7 @@ __all__ = ["Bounds"]
 
 NEAR, HIGH, LOW = 0.9, 0.975, 0.95  # parts of a bound: from NEAR on upkeep looks for candidates; above HIGH, entries
 # go until LOW
-BEYOND = 1.05  # what is reached at most while upkeep is at work
+BEYOND = 1.02  # what a writer may reach while upkeep is at work; several may write at once
 STEP = 512  # entries that one step of removing what is over looks at
 BATCH = 256  # entries that one transaction removes
 OVERHEAD = 64  # bytes that an entry takes beside its key and value, about

@@ -17,7 +17,7 @@ import lmdb
 
 from persistdict.errors import CorruptEntryError, DiskFullError
 from persistdict.stores.lmdb.engine import TIMEOUT, raise_nested
-from persistdict.stores.lmdb.environment import Environment
+from persistdict.stores.lmdb.environment import LOOKS, Environment
 from persistdict.stores.lmdb.failures import no_space
 from persistdict.stores.lmdb.layout import LAST
 from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, Row, parse_row
@@ -84,6 +84,7 @@ def drain_held(rows: Rows, wanted: int | None = None) -> Recent:
     if env.scarce:
         look_for_room(env)
     pending, env.pending = env.pending, 0
+    env.look_at = env.much // LOOKS
     number, found = snapshot_of(rows)
     if found:
         try:

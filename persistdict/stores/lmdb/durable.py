@@ -9,10 +9,11 @@ from typing import Any
 
 from persistdict.errors import BusyError, DiskFullError, PersistDictError, StoreError, StoreGoneError
 from persistdict.stores.lmdb.drain import drain
-from persistdict.stores.lmdb.environment import Environment
+from persistdict.stores.lmdb.environment import LOOKS, Environment
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import COUNTER_BITS, parse_record
 from persistdict.stores.lmdb.reserve import refuse_without_room
+from persistdict.stores.lmdb.totals import pages_of
 
 __all__ = ["Durable"]
 
@@ -30,7 +31,8 @@ class Durable(Pair):
             urgent: for deletions, which go on when the disk is full.
         """
         env = self.env
-        if env.pending + size > env.much or time.monotonic() > env.due:
+        overdue = time.monotonic() > env.due
+        if (env.pending + size > env.look_at and not self._is_little(env, size)) or overdue:
             try:
                 self.sync()
                 if size > env.much:
@@ -39,6 +41,12 @@ class Durable(Pair):
                 if not urgent:
                     raise
         return env
+
+    def _is_little(self, env: Environment, size: int) -> bool:
+        """Whether there is room for so many bytes more before a drain is due; sees what others have written."""
+        room = env.much - size - env.attempt(lambda: pages_of(self.begin().stat()))
+        env.look_at = env.pending + max(room, 0) // LOOKS
+        return room > 0
 
     def owe(self, env: Environment, size: int) -> None:
         """Account for so many bytes of recent writes. The handle may be closed by now; the write is none the less."""

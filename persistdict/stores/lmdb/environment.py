@@ -37,11 +37,12 @@ from persistdict.stores.lmdb.presence import Presence, gone
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
 from persistdict.stores.lmdb.trust import Trust
 
-__all__ = ["MUCH", "Environment", "open_environment"]
+__all__ = ["LOOKS", "MUCH", "Environment", "open_environment"]
 
 T = TypeVar("T")
 
 MUCH = 4 << 20  # bytes of recent writes at which a writer drains them itself
+LOOKS = 4  # how often a process looks until then, if it writes alone
 FILES = (files.DATA, files.LOCK)
 
 
@@ -49,8 +50,7 @@ class Environment(Trust):
     """The environments of one folder. Made by `open_environment` only.
 
     Attributes:
-        data, recent: the two.
-        dbs: the named databases of the data.
+        data, recent, dbs: the two, and the named databases of the data.
         read_only: whether the medium is.
         identity: device and inode of the data that are open.
         base: what is added to ids of `recent` to make numbers.
@@ -60,13 +60,13 @@ class Environment(Trust):
         durable: the last number known to be on the disk.
         roomy: up to where the file of the data is known to have its blocks.
         scarce: whether the room behind its last page is for deletions only.
-        much: bytes of recent writes at which a writer drains them.
-        pending: bytes that this process has written to `recent` since its last drain.
+        much: bytes of recent writes, of all processes, at which a writer drains them.
+        pending, look_at: bytes that this process has written to `recent` since its last drain; and when to look again.
         armed, due: whether somebody sees to the next drain, and from when on (time.monotonic) a writer does.
         evicted: an id of the data, and what was removed by evictions that the data do not have yet at that id.
         touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
         presence: tells whether the files are still where they were.
-        reopened: called after the files were opened anew in a forked child.
+        reopened: called after a forked child has opened them anew.
         unsynced: called after the first write since a drain.
     """
 
@@ -79,7 +79,7 @@ class Environment(Trust):
         self.settled = self.examined = self.unmarked = -1
         self.durable = -1
         self.roomy, self.scarce, self.much = 0, False, MUCH
-        self.pending, self.armed, self.due = 0, False, float("inf")
+        self.pending, self.look_at, self.armed, self.due = 0, MUCH // LOOKS, False, float("inf")
         self.evicted = -1, Usage(0, 0)
         self.touched: dict[bytes, float | None] = {}
         self.removed = Removed()

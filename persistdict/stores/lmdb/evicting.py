@@ -12,10 +12,10 @@ from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.durable import Durable
 from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
-from persistdict.stores.lmdb.totals import total_size
+from persistdict.stores.lmdb.totals import pages_of, total_size
 from persistdict.stores.lmdb.walk import beyond, stretches
 
-__all__ = ["Evicting", "pages_of"]
+__all__ = ["Evicting"]
 
 _make: Callable[..., Access] = partial(tuple.__new__, Access)
 _header = HEADER.unpack_from
@@ -102,8 +102,3 @@ class Evicting(Durable, Evictable):
             return False
         self.note_gone(r, n, access.kb, place, self.clock())
         return True
-
-
-def pages_of(stat: dict[str, int]) -> int:
-    """Bytes of the pages that a database takes."""
-    return int((stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"])

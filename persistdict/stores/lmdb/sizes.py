@@ -6,9 +6,10 @@ import contextlib
 import os
 
 from persistdict.statistics import Sizes
-from persistdict.stores.lmdb.evicting import Evicting, pages_of
+from persistdict.stores.lmdb.evicting import Evicting
 from persistdict.stores.lmdb.folder import DATA, GATE, LOCK
 from persistdict.stores.lmdb.recent import recent_folder
+from persistdict.stores.lmdb.totals import pages_of
 
 __all__ = ["file_bytes", "sizes"]
 

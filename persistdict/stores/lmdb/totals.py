@@ -10,7 +10,7 @@ from typing import Any
 
 from persistdict.stores.lmdb.rows import Rows
 
-__all__ = ["SIZE", "begin_size", "end_size", "total_size"]
+__all__ = ["SIZE", "begin_size", "end_size", "pages_of", "total_size"]
 
 SIZE = b"size"
 
@@ -35,3 +35,8 @@ def total_size(rows: Rows, d: Any) -> int | None:
 
 def _count(rows: Rows, d: Any) -> int:
     return sum(len(raw) for db in (rows.e, rows.v) for _, raw in d.cursor(db))
+
+
+def pages_of(stat: dict[str, int]) -> int:
+    """Bytes of the pages that a database takes."""
+    return int((stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"])

@@ -38,7 +38,7 @@ class Writing(Evicting):
         env = self.env
         if len(blob) > BIG:
             return self.update(lambda txn: txn.put(kb, hint, tag, blob, ttl=ttl, when=when, label=label), size=MANY)
-        if env.pending + len(blob) > env.much or time.monotonic() > env.due:
+        if env.pending + len(blob) > env.look_at or time.monotonic() > env.due:
             self.paid(len(blob))
         try:
             plain = ttl is None and when is ANY and not label
