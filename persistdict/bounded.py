@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from persistdict.errors import Unsupported
 
@@ -48,6 +48,18 @@ class Uses(dict[bytes, "float | None"]):
     def __setitem__(self, seq: bytes, at: float | None) -> None:
         self.counts[seq] = self.counts.get(seq, 0) + 1
         super().__setitem__(seq, at)
+
+    def __delitem__(self, seq: bytes) -> None:
+        super().__delitem__(seq)
+        self.counts.pop(seq, None)
+
+    def pop(self, seq: bytes, default: Any = None) -> Any:
+        self.counts.pop(seq, None)
+        return super().pop(seq, default)
+
+    def clear(self) -> None:
+        super().clear()
+        self.counts.clear()
 
 
 class Evictable(abc.ABC):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from persistdict.log import Log
 
-__all__ = ["FAR", "SLACK", "Clocked", "Clocks", "next_clocks", "settle_clock"]
+__all__ = ["FAR", "SLACK", "Clocked", "Clocks", "is_believed", "next_clocks", "settle_clock"]
 
 FAR = 30 * 86400.0  # seconds ahead that are believed at once
 GRACE = 3600.0  # seconds that a clock must have gone on before it is believed
@@ -56,6 +56,12 @@ def next_clocks(clocks: Clocks, now: float) -> Clocks:
     return Clocks(noted, now if now > noted and suspected is None else suspected)
 
 
+def is_believed(clocks: Clocks, now: float) -> bool:
+    """Whether what is over now may be removed."""
+    noted, suspected = clocks
+    return noted is None or now <= noted + FAR or (suspected is not None and now >= suspected + GRACE)
+
+
 def settle_clock(store: Clocked, log: Log, proceed: Callable[[], bool]) -> bool:
     """Whether what is over by the clock may be removed; and after the clock was set back, put right what is ahead."""
     now = store.clock()
@@ -70,7 +76,7 @@ def settle_clock(store: Clocked, log: Log, proceed: Callable[[], bool]) -> bool:
         if position is None:
             store.set_clocks(Clocks(now, None))
         return position is None
-    believed = now <= noted + FAR or (suspected is not None and now >= suspected + GRACE)
+    believed = is_believed(clocks, now)
     if believed and suspected is not None:
         store.set_clocks(Clocks(now, None))
     if not believed and suspected is None:

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from reprlib import Repr
 from types import TracebackType
@@ -475,10 +476,10 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
         else:
             kept_as, kb, hint = self._locate(key)
         tag, blob = self._codec.encode(value)
-        if self._bounds is not None:
-            self._bounds.make_room([len(kb) + len(blob)], lambda: not self._store.contains(kb))
         front = self._front
         with self._write_lock:
+            if self._bounds is not None:
+                self._make_room([(kb, blob)])
             try:
                 front.writing = True
                 receipt = self._store.put(kb, hint, tag, blob, self._ttl if ttl is _MISSING else ttl, ANY, label)
@@ -525,7 +526,7 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
         lifetime = self._ttl if ttl is _MISSING else seconds(ttl)
         kept_as, kb, _ = self._locate(key)
         if lifetime is None and ttl is _MISSING:
-            return self._store.read(kb) is not None
+            return self._store.contains(kb) and self._store.read(kb) is not None  # what is over is no miss
 
         def work(txn: Transaction) -> int:
             record = txn.get(kb)
@@ -590,16 +591,16 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
             return self[key]
         kept_as, kb, hint = self._locate(key)
         tag, blob = self._codec.encode(default)
-        if self._bounds is not None:
-            self._bounds.make_room([len(kb) + len(blob)], lambda: not self._store.contains(kb))
+
+        def change() -> Receipt | None:
+            self._make_room([(kb, blob)])
+            return self._store.put(kb, hint, tag, blob, self._ttl, ABSENT)
+
         while True:
             record = self._store.get(kb)
             if record is not None:
                 return self._codec.decode(record.tag, record.blob)
-            if self._write(
-                lambda: self._store.put(kb, hint, tag, blob, self._ttl, ABSENT),
-                lambda front, receipt: front.wrote_many(receipt.id, [kept_as]),
-            ):
+            if self._write(change, lambda front, receipt: front.wrote_many(receipt.id, [kept_as])):
                 next(self._tally.sets)
                 return default
 
@@ -634,26 +635,38 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
                     txn.put(kb, hint, tag, blob, ttl=ttl, label=label)
                 return txn.id()
 
-            self._make_room([(kb, blob) for _, kb, _, _, blob in part])
+            room = partial(self._make_room, [(kb, blob) for _, kb, _, _, blob in part])
             weight = len(part) + (sum(len(blob) for *_, blob in part) >> 11)
-            self._write_many(work, [kept_as for kept_as, *_ in part], weight)
+            self._write_many(work, [kept_as for kept_as, *_ in part], weight, room)
             self._tally.sets.add(len(part))
 
     def _make_room(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        """See that there is room within the bounds for these keys and values."""
+        """See that there is room within the bounds for these keys and values; they are written before the lock is free.
+
+        So threads that write at once do not take the same room.
+        """
         if self._bounds is not None:
-            found = self._store.get_many
+            contains = self._store.contains
             self._bounds.make_room(
                 [len(kb) + len(blob) for kb, blob in pairs],
-                lambda: sum(record is None for record in found([kb for kb, _ in pairs])),
+                lambda: sum(not contains(kb) for kb in {kb for kb, _ in pairs}),
             )
 
-    def _write_many(self, work: Callable[[Transaction], int], kept_as: list[Any], size: int) -> bool:
+    def _write_many(
+        self,
+        work: Callable[[Transaction], int],
+        kept_as: list[Any],
+        size: int,
+        before: Callable[[], object] | None = None,
+    ) -> bool:
         """Run a transaction that changes the keys kept as these, and returns its id, or 0 if it changed nothing."""
-        done = self._write(
-            lambda: self._store.update(work, size=size),
-            lambda front, commit: front.wrote_many(commit, kept_as),
-        )
+
+        def change() -> int:
+            if before is not None:
+                before()
+            return self._store.update(work, size=size)
+
+        done: int | None = self._write(change, lambda front, commit: front.wrote_many(commit, kept_as))
         return bool(done)
 
     def delete_many(self, keys: Iterable[K]) -> int:
@@ -690,8 +703,6 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
         """
         encode, ttl = self._codec.encode, self._ttl
         encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
-        if "initialised" not in self._store.info():
-            self._make_room([(kb, blob) for kb, _, _, blob in encoded])
 
         def work(txn: Transaction) -> bool:
             if txn.get_info("initialised") is not None:
@@ -701,9 +712,11 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
                 txn.put(kb, hint, tag, blob, ttl=ttl)
             return True
 
-        if "initialised" not in self._store.info() and self._write(
-            lambda: self._store.update(work, whole=True), lambda front, _: front.clear()
-        ):
+        def change() -> bool:
+            self._make_room([(kb, blob) for kb, _, _, blob in encoded])
+            return self._store.update(work, whole=True)
+
+        if "initialised" not in self._store.info() and self._write(change, lambda front, _: front.clear()):
             self._tally.sets.add(len(encoded))
             self._log.info(f"initialised with {len(encoded)} entries")
         else:

@@ -13,11 +13,13 @@ Threads: any number.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from persistdict.bounded import Access, Usage
+from persistdict.clocked import is_believed
 from persistdict.errors import DiskFullError, FullError, TooLargeError
 from persistdict.log import Log
 from persistdict.ranking import Ranking
@@ -102,10 +104,14 @@ class Bounds:
             usage = self._without_what_is_over(coming)
             if self._policy == "none":
                 if self._exceeds(usage, coming, 1.0):
-                    raise FullError(_full_message(self._max, usage))
+                    raise FullError(_full_message(self._max, usage, coming))
             elif self._exceeds(usage, coming, HIGH):
                 usage = self._evict(usage, coming, _go_on)
-        elif self.ask is not None and self._exceeds(usage, coming, HIGH if self._candidates else NEAR):
+        elif (
+            self.ask is not None
+            and self._policy != "none"
+            and self._exceeds(usage, coming, HIGH if self._candidates else NEAR)
+        ):
             self.ask()
             self._left = Usage(0, 0)  # ask again: what was about to be written was not there yet
             return
@@ -121,21 +127,24 @@ class Bounds:
     def _without_what_is_over(self, coming: Usage) -> Usage:
         """What is there, exactly; and if that is too much, without the entries that are past their deadline."""
         usage: Usage = self._store.usage(exact=True)
-        if self._store.idle is None and self._exceeds(usage, coming, HIGH) and self._expire():
-            usage = self._store.usage(exact=True)
+        store = self._store
+        if store.idle is not None or not self._exceeds(usage, coming, HIGH):
+            return usage
+        if is_believed(store.clocks(), store.clock()) and self._expire():
+            usage = store.usage(exact=True)
         return usage
 
     def _expire(self) -> int:
-        removed: int
-        removed, position = self._store.expire(STEP)
+        removed, position = 0, b""
         while position is not None:
             more, position = self._store.expire(STEP, position)
             removed += more
+            self._store.counts.expirations.add(more)
         return removed
 
     def _exceeds(self, usage: Usage, coming: Usage, part: float) -> bool:
         entries, size = usage.entries + coming.entries, usage.size + coming.size
-        return entries > self._max.entries * part or size > self._max.size * part
+        return entries > _share(self._max.entries, part) or size > self._max.size * part
 
     def keep(self, proceed: Callable[[], bool] = _go_on) -> int:
         """Remove what is beyond the bounds, or nearly, step by step while `proceed()` is true. Tells how many."""
@@ -160,11 +169,12 @@ class Bounds:
         """Remove entries until LOW is reached with what is coming. Gives what is there then."""
         entries, size = usage
         aim = Usage(
-            min(int(self._max.entries * LOW), self._max.entries - coming.entries),
+            min(_share(self._max.entries, LOW), self._max.entries - coming.entries),
             min(int(self._max.size * LOW), self._max.size - coming.size),
         )
+        least = 0 if coming.size or size > self._max.size else 1  # room for nothing is no reason to go
         fresh = False  # whether the candidates are of a pass that began in here
-        while (entries > aim.entries or size > aim.size) and entries > 0 and proceed():
+        while (entries > aim.entries or size > aim.size) and entries > least and proceed():
             if not self._candidates:
                 if fresh:
                     break  # all the others were used meanwhile
@@ -201,7 +211,12 @@ class Bounds:
         self._candidates = self._ranking.candidates(entries, proceed)
 
 
-def _full_message(bounds: Usage, usage: Usage) -> str:
+def _share(entries: int, part: float) -> int:
+    """A part of so many entries; of a few, all: a bound of one is no bound of none."""
+    return math.ceil(entries * part) if part < 1 else int(entries * part)
+
+
+def _full_message(bounds: Usage, usage: Usage, coming: Usage) -> str:
     many, large = f"max_entries={bounds.entries:,}", f"max_bytes={bounds.size:,}"
-    bound = many if usage.entries >= bounds.entries else large
+    bound = many if usage.entries + coming.entries > bounds.entries else large
     return f"there is no room within {bound}, and eviction='none' removes nothing; delete some entries"

@@ -86,7 +86,13 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_
     Of several processes with the same options one does the latter, unless `alone`, which does it anyway. Tells whether
     nothing is left to do. Raises CorruptEntryError if damage was found.
     """
-    store, log = charge.store, charge.log
+    store, log, stopped = charge.store, charge.log, False
+
+    def go_on() -> bool:
+        nonlocal stopped
+        stopped = stopped or not proceed()
+        return not stopped
+
     run = partial(tasks.run, clock=store.clock)
     store.tidy()
     run("sync", task=store.sync)
@@ -96,14 +102,14 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_
         log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
     if store.read_only or not (alone or store.lease(purpose_of(charge))):
         return True
-    run_eviction(charge, tasks, proceed)
-    if settle_clock(store, log, proceed):
-        removed = run("expire", task=lambda: expire_all(store, proceed, charge.expiring))
+    run_eviction(charge, tasks, go_on)
+    if settle_clock(store, log, go_on):
+        removed = run("expire", task=lambda: expire_all(store, go_on, charge.expiring))
         if removed:
             log.info(f"removed {removed} entries that were over")
-    if charge.checking.position is not None and proceed():
-        run("check", task=lambda: _check(charge, proceed))
-    return charge.checking.position is None and not charge.expiring.position
+    if charge.checking.position is not None and go_on():
+        run("check", task=lambda: _check(charge, go_on))
+    return not stopped
 
 
 def run_eviction(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_on) -> None:

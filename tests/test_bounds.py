@@ -9,6 +9,7 @@ import pytest
 from drivers.running import ask_child
 
 from persistdict import FullError, PersistDict, TooLargeError
+from persistdict.clocked import FAR
 from persistdict.testing import Clock
 
 
@@ -317,3 +318,124 @@ def test_upkeep_of_a_dictionary_that_confirms_its_writes_leaves_nothing_in_memor
         clock.now += 20
         d.expire()
         assert d._store.undo == {}
+
+
+@pytest.mark.parametrize("bound", [1, 2, 19])
+def test_upkeep_makes_no_entry_go_from_a_small_dictionary_that_is_full(opened, bound):
+    """5 % of a few entries are none: a bound of one is no bound of none."""
+    d = opened(max_entries=bound)
+    d.update((number, number) for number in range(bound))
+    assert d.maintain()
+    assert len(d) == bound
+
+
+def test_upkeep_makes_a_lone_entry_go_only_if_it_is_beyond_the_bound(opened):
+    d = opened(max_bytes=1 << 20)
+    d["large"] = bytes((1 << 20) - 1000)
+    assert d.maintain()
+    assert "large" in d
+    assert opened(max_bytes=1 << 17).maintain()
+    assert "large" not in d
+
+
+def test_a_wrong_clock_removes_no_more_than_the_bound_asks_for(opened):
+    """What is over by a clock that jumped may be the newest there is."""
+    clock = Clock(1_800_000_000.0)
+    d = opened(max_entries=1000, ttl=FAR, clock=clock)
+    d.update((number, number) for number in range(990))
+    d.flush()
+    clock.now += 10 * FAR
+    for number in range(990, 1010):
+        d[number] = number
+    clock.now -= 10 * FAR
+    assert len(d) >= 940
+
+
+def test_what_is_over_and_goes_for_the_sake_of_a_bound_is_counted(opened):
+    clock = Clock()
+    d = opened(max_entries=100, ttl=10, clock=clock)
+    d.update((number, number) for number in range(100))
+    clock.now += 20
+    d["new"] = 1
+    stats = d.stats()
+    assert (stats.expirations, stats.evictions) == (100, 0)
+
+
+def test_one_key_twice_takes_the_room_of_one(opened):
+    d = opened(max_entries=10, eviction="none")
+    d.update((number, number) for number in range(9))
+    d.update([("key", 1), ("key", 2)])
+    assert len(d) == 10
+    with pytest.raises(FullError, match="max_entries=10,"):
+        d.update(other=1, another=2)
+
+
+def test_looking_for_room_is_no_read(opened):
+    clock = Clock()
+    d = opened(max_entries=100, expiration_days=1, clock=clock)
+    d.update((number, number) for number in range(100))
+    clock.now += 86400 * 2
+    d.update((number, number) for number in range(100))
+    assert d.stats().expired == 0
+
+
+@pytest.mark.parametrize("background", [True, "disabled"])
+def test_threads_do_not_take_the_same_room(tmp_path, background):
+    d = PersistDict(tmp_path / "d", max_entries=50, eviction="none", background_thread=background)
+    ready = threading.Barrier(8)
+
+    def fill(number):
+        ready.wait()
+        with contextlib.suppress(FullError):
+            for count in range(100):
+                d[number, count] = count
+
+    with d:
+        threads = [threading.Thread(target=fill, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(d) == 50
+
+
+def test_reads_of_entries_that_are_gone_leave_nothing_in_memory(opened):
+    d = opened(max_entries=100, eviction="lfu")
+    for number in range(300):
+        d[number] = number
+        assert d[number] == number
+        if number % 2:
+            d.flush()
+        del d[number]
+    d.clear()
+    d.flush()
+    assert not d._store.touched.counts
+    assert not getattr(getattr(d._store, "_entries", None), "uses", None)
+
+
+def test_what_is_made_durable_right_behind_an_eviction_is_subtracted_once(tmp_path, monkeypatch):
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        d.update((number, number) for number in range(1000))
+        store = d._store
+        found, _ = store.accesses(300)
+        monkeypatch.setattr(store, "owe", lambda env, size: store.sync())  # as another process might do right then
+        store.evict(found)
+        assert store.usage().entries == store.usage(exact=True).entries == len(d)
+
+
+def test_an_eviction_before_a_compaction_counts_no_more(tmp_path):
+    """The numbers of transactions begin anew in the compacted file."""
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        d.update((number, number) for number in range(1000))
+        for number in range(20):
+            d["x"] = number
+            d.flush()
+        store = d._store
+        store.evict(store.accesses(300)[0])
+        before = store.env.evicted[0]
+        d.compact()
+        assert store.begin_data().id() < before
+        while store.begin_data().id() < before:
+            d["x"] = store.begin_data().id()
+            d.flush()
+        assert store.usage().entries == len(d)

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from persistdict import PersistDict
+from persistdict import CorruptEntryError, PersistDict
 from persistdict.clocked import FAR, GRACE
 from persistdict.testing import Clock
 
@@ -199,3 +199,47 @@ def test_a_touch_with_an_impossible_time_to_live_is_refused(opened):
         with pytest.raises((ValueError, TypeError)):
             d.touch("k", ttl=ttl)
     assert d.entry("k").expires_at is None
+
+
+def test_a_damaged_entry_does_not_keep_others_from_beginning_anew(tmp_path):
+    clock = Clock(1_800_000_000.0)
+    d = PersistDict(tmp_path / "d", clock=clock, background_thread="disabled")
+    d["large"] = "y" * 50_000
+    d["fine"] = 1
+    d.flush()
+    store = d._store
+    store.env.data.update(lambda txn: [txn.put(seq, b"z", db=store.v) for seq, _ in list(txn.cursor(store.v))])
+    clock.now -= 86400
+    with pytest.raises(CorruptEntryError, match="1 faults were found"):  # by the integrity pass, which comes last
+        d.maintain()
+    assert d.entry("fine").mtime == clock.now
+    assert d.maintain()
+    d.close()
+
+
+def test_a_dictionary_that_is_only_read_is_in_use(opened):
+    """Its clock is no jump ahead of when something was written last."""
+    d, clock = opened(expiration_days=40), opened.clock
+    d.update(read=1, unread=2)
+    d.flush()
+    for _ in range(41):
+        clock.now += 86400
+        assert d["read"] == 1
+        d.maintain()
+    assert rows_of(d) == 1
+
+
+def test_what_was_read_by_a_clock_ahead_keeps_its_time_to_live(opened):
+    """A read does not prolong it, neither then nor afterwards."""
+    d, clock = opened(expiration_days=100, ttl=10 * 86400), opened.clock
+    d["key"] = 1
+    before = d.entry("key")
+    clock.now += 9 * 86400
+    assert d["key"] == 1
+    d["written"] = 2
+    d.flush()
+    clock.now -= 8 * 86400
+    d.maintain()
+    after = d.entry("key")
+    assert (after.mtime, after.expires_at) == (before.mtime, before.expires_at)
+    assert after.atime == clock.now

@@ -208,6 +208,29 @@ def test_one_process_does_the_periodic_work_and_another_takes_over_when_it_is_go
         assert d._store.lease("work")
 
 
+def test_who_closes_is_in_charge_no_longer(tmp_path):
+    """Also if the process goes on using the files by another handle, which does not do that work."""
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        one, two = (PersistDict(tmp_path / "d", background_thread="disabled") for _ in range(2))
+        with one, two:
+            assert one._store.lease("work")
+            assert two._store.lease("work")
+        with leaseholder(tmp_path / "d", "work"):
+            assert not d._store.lease("work")
+        assert d._store.lease("work")
+
+
+def test_maintain_tells_that_time_was_too_short(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:
+        assert d.maintain()
+        d.update((number, number) for number in range(10))
+        clock.now += 20
+        assert not d.maintain(seconds=0)
+        assert d.maintain()
+        assert d._store.usage(exact=True).entries == 0
+
+
 def test_a_process_without_the_lease_syncs_and_notes_reads_but_does_not_sweep(tmp_path):
     clock = Clock()
     with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:

@@ -112,6 +112,14 @@ def test_a_miss_of_an_entry_that_is_over_is_expired_and_others_are_cold(d, clock
     assert counted(d) == {"misses": 1, "expirations": 4}
 
 
+def test_a_touch_of_what_is_over_is_no_miss(d, clock):
+    d.set("key", 1, ttl=10)
+    d.stats(reset=True)
+    clock.now += 20
+    assert not d.touch("key")
+    assert d.stats().expired == d.stats().misses == 0
+
+
 def test_a_read_of_what_was_idle_too_long_is_expired(place, clock):
     with PersistDict(place, clock=clock, expiration_days=1, background_thread="disabled") as d:
         d["a"] = 1

@@ -165,6 +165,7 @@ class Environment(Trust):
         self._note_places()
         self.dbs = dbs
         self.roomy, self.scarce = 0, False
+        self.evicted = -1, Usage(0, 0)  # the ids of other files say nothing
         try:
             self.data.adopt(raw)
             self.trust()
@@ -188,9 +189,15 @@ class Environment(Trust):
             self._followers.add(follower)
 
     def unfollow(self, follower: Any) -> None:
-        """Call it no more."""
+        """Call it no more; it does no work for others any more."""
         with self.data.lock:
             self._followers.discard(follower)
+            self.gate.end_leases(id(follower))
+
+    def lease(self, follower: Any, purpose: str) -> bool:
+        """Whether this process is in charge of this purpose, as long as the follower is one; see `Store.lease`."""
+        with self.data.lock:
+            return follower in self._followers and bool(self.gate.lease(purpose, id(follower)))
 
     def rebind(self) -> None:
         """Tell the followers that the environments were opened, or let go of."""

@@ -75,18 +75,17 @@ class Evicting(Durable, Evictable):
     def evict(self, batch: list[Access], *, unused: bool = True) -> Usage:
         env = self.env
 
-        def work(r: Any) -> Usage:
+        def work(r: Any) -> tuple[Usage, int]:
             d = self.begin_data(self.k)
             gone = [a for n, a in enumerate(batch) if self._evict(r, d, n, a, unused)]
-            return Usage(len(gone), sum(access.size for access in gone))
+            return Usage(len(gone), sum(access.size for access in gone)), d.id()
 
-        gone = env.recent.update_urgently(work, timeout=self.timeout)
+        gone, now = env.recent.update_urgently(work, timeout=self.timeout)
         if gone.entries:
-            self.owe(env, gone.entries * _ROW)
             at, before = env.evicted
-            now = env.attempt(lambda: self.begin_data().id())
             earlier = before if at == now else Usage(0, 0)
             env.evicted = now, Usage(earlier.entries + gone.entries, earlier.size + gone.size)
+            self.owe(env, gone.entries * _ROW)
         return gone
 
     def _evict(self, r: Any, d: Any, n: int, access: Access, unused: bool) -> bool:

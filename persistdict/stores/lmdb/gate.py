@@ -46,7 +46,7 @@ class Gate:
     """A lock file. Threads: take a lock of it behind a thread lock. Processes: any number."""
 
     def __init__(self, path: str) -> None:
-        self._leased: set[tuple[int, int]] = set()  # process and byte
+        self._leased: dict[tuple[int, int], set[int]] = {}  # process and byte -> who asked
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             low = os.open(path, flags, 0o600)
@@ -94,16 +94,28 @@ class Gate:
 
             lockf(self._fd, LOCK_EX | LOCK_NB, 1, byte)
 
-    def lease(self, purpose: str) -> bool:
-        """Hold alone, until the file is closed, the lock of this purpose. Whether this process has it."""
+    def lease(self, purpose: str, who: int) -> bool:
+        """Hold alone the lock of this purpose, until all who asked for it end that. Whether this process has it.
+
+        Needs a thread lock, as does `end_leases`.
+        """
         mine = os.getpid(), FIRST_LEASE + crc32(purpose.encode()) % LEASES
         if mine not in self._leased:
             try:
                 self.lock(mine[1])[0]()
             except BlockingIOError:
                 return False
-            self._leased.add(mine)
+        self._leased.setdefault(mine, set()).add(who)
         return True
+
+    def end_leases(self, who: int) -> None:
+        """Give back what nobody else has asked for."""
+        for (process, byte), askers in list(self._leased.items()):
+            askers.discard(who)
+            if not askers:
+                del self._leased[process, byte]
+                if process == os.getpid():
+                    self.lock(byte)[1]()
 
     def holder(self, byte: int) -> str:
         """Who has the lock, for messages."""

@@ -35,6 +35,7 @@ class ReadOnlyGate(Gate):
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
+        self._leased = {}
         if sys.platform != "win32" and os.path.exists(path):
             low = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

@@ -274,7 +274,7 @@ class LmdbStore(Writing, Integrity, Store):
             write_access_times(self, batch, uses)
 
     def lease(self, purpose: str) -> bool:
-        return bool(self.env.gate.lease(purpose))
+        return self.env.lease(self, purpose)
 
     def clocks(self) -> Clocks:
         return self.env.attempt(lambda: clocks_of(self, self.begin_data()))

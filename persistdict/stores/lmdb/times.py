@@ -71,17 +71,17 @@ def rebase_entry(rows: Rows, d: Any, version: int, kb: bytes, seq: bytes) -> boo
     now = rows.clock()
     try:
         place = rows.find(d, kb)
-    except CorruptEntryError:
-        place = None
-    if place is None or place.slot[0] != seq or place.record is None:
-        return False  # the integrity pass reports it, if it is damaged
+        if place is None or place.slot[0] != seq or place.record is None:
+            return False
+        blob = rows.blob(d, seq, place.record)
+    except CorruptEntryError:  # the integrity pass reports it; it stays, and nobody reads it
+        return False
     record = place.record
     read_at, uses = access_of(d, rows.a, seq)
     if read_at > now + SLACK:
         d.put(seq, pack_access(now, uses), db=rows.a)
     if record.mtime > now + SLACK:
         deadline = record.deadline and max(1, record.deadline - int((record.mtime - now) * 1e6))
-        blob = rows.blob(d, seq, record)
         rows.store(d, place, seq, record._replace(
             version=version, ctime=min(record.ctime, now), mtime=now, deadline=deadline, body=blob
         ))  # fmt: skip

@@ -15,7 +15,7 @@ from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import COUNTER_BITS, parse_record
 from persistdict.stores.lmdb.rows import DEADLINE, Rows
-from persistdict.stores.lmdb.times import from_the_future, rebase_entry
+from persistdict.stores.lmdb.times import from_the_future, note_clocks, rebase_entry
 from persistdict.stores.lmdb.walk import beyond, walk
 
 __all__ = ["expire_entries", "rebase_entries", "write_access_times"]
@@ -35,6 +35,7 @@ def _write_access_times(txn: Any, rows: Rows, batch: Mapping[bytes, float], uses
         more = uses.get(seq, 0)
         if known < at or more:
             txn.put(seq, pack_access(max(known, at), count + more), db=rows.a)
+    note_clocks(rows, txn)
 
 
 def expire_entries(rows: Pair, budget: int, after: bytes) -> tuple[int, bytes | None]:

@@ -58,6 +58,11 @@ class Entries:
     def id(self) -> int:
         return self.commit
 
+    def forget(self, seq: bytes) -> None:
+        """Drop what is known of reads of an entry that is gone."""
+        self.atimes.pop(seq, None)
+        self.uses.pop(seq, None)
+
 
 _named: weakref.WeakValueDictionary[str, Entries] = weakref.WeakValueDictionary()
 _named_lock = threading.Lock()

@@ -217,7 +217,7 @@ class MemoryStore(Store):
                 result = work(txn)
                 entries.commit = txn.id()
                 entries.clocks = next_clocks(entries.clocks, self.clock())
-                txn.forget_atimes()
+                txn.forget_reads()
             except BaseException:
                 txn.undo()
                 raise
@@ -236,6 +236,7 @@ class MemoryStore(Store):
                 if seq in known:
                     entries.atimes[seq] = max(at, entries.atimes.get(seq, 0.0))
                     entries.uses[seq] = entries.uses.get(seq, 0) + uses.get(seq, 0)
+            entries.clocks = next_clocks(entries.clocks, self.clock())
 
     def expire(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:
         def work(_: Transaction) -> int:
@@ -243,7 +244,7 @@ class MemoryStore(Store):
             rows = self._entries.rows
             over = [kb for kb, row in rows.items() if (ends := self._ends(row)) is not None and ends <= now]
             for kb in over:
-                self._entries.atimes.pop(rows.pop(kb).seq, None)
+                self._entries.forget(rows.pop(kb).seq)
             return len(over)
 
         return self.update(work), None
@@ -294,8 +295,11 @@ class MemoryStore(Store):
             now, entries = self.clock(), self._entries
             late = [kb for kb, row in entries.rows.items() if self._used_at(row) > now + SLACK]
             for kb in late:
-                entries.rows[kb] = entries.rows[kb].begun_at(now)
-                entries.atimes.pop(entries.rows[kb].seq, None)
+                row = entries.rows[kb]
+                if row.mtime > now + SLACK:
+                    entries.rows[kb] = row.begun_at(now)
+                if row.seq in entries.atimes:
+                    entries.atimes[row.seq] = min(entries.atimes[row.seq], now)
             return len(late)
 
         return self.update(work), None

@@ -37,11 +37,11 @@ class MemoryTransaction(Transaction):
         self._entries.rows = dict(sorted(self._entries.rows.items(), key=lambda item: item[1].seq))
         self._entries.info = self._info_before
 
-    def forget_atimes(self) -> None:
-        """Drop the access times of what this transaction has removed for good."""
+    def forget_reads(self) -> None:
+        """Drop what is known of reads of what this transaction has removed for good."""
         for kb, row in self._before.items():
             if row is not None and getattr(self._entries.rows.get(kb), "seq", None) != row.seq:
-                self._entries.atimes.pop(row.seq, None)
+                self._entries.forget(row.seq)
 
     def _holds(self, kb: bytes, when: Condition) -> bool:
         if when is ANY:
