@@ -77,7 +77,7 @@ def settle_clock(store: Clocked, log: Log, proceed: Callable[[], bool]) -> bool:
             store.set_clocks(Clocks(now, None))
         return position is None
     believed = is_believed(clocks, now)
-    if believed and suspected is not None:
+    if believed and (suspected is not None or now > noted + FAR / 2):  # (nobody may have written for so long)
         store.set_clocks(Clocks(now, None))
     if not believed and suspected is None:
         days = (now - noted) / 86400

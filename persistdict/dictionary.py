@@ -22,10 +22,12 @@ from reprlib import Repr
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
+from persistdict.bounded import Usage
 from persistdict.codecs import Codec, SafeCodec, names_agree
 from persistdict.entry import Entry
 from persistdict.errors import (
     ClosedError,
+    CorruptEntryError,
     DamagedEntryWarning,
     MismatchError,
     ReadOnlyWarning,
@@ -646,11 +648,18 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
         So threads that write at once do not take the same room.
         """
         if self._bounds is not None:
-            contains = self._store.contains
-            self._bounds.make_room(
-                [len(kb) + len(blob) for kb, blob in pairs],
-                lambda: sum(not contains(kb) for kb in {kb for kb, _ in pairs}),
-            )
+            self._bounds.make_room([len(kb) + len(blob) for kb, blob in pairs], partial(self._present, pairs))
+
+    def _present(self, pairs: list[tuple[bytes, bytes]]) -> Usage:
+        """How many of these are overwrites, also of each other, and the bytes of what is there."""
+        kbs = {kb for kb, _ in pairs}
+        entries, size = len(pairs) - len(kbs), 0
+        for kb in kbs:
+            with contextlib.suppress(CorruptEntryError):  # the write will heal it
+                record = self._store.get(kb)
+                if record is not None:
+                    entries, size = entries + 1, size + len(kb) + len(record.blob)
+        return Usage(entries, size)
 
     def _write_many(
         self,

@@ -24,7 +24,7 @@ from persistdict.errors import DiskFullError, FullError, TooLargeError
 from persistdict.log import Log
 from persistdict.ranking import Ranking
 
-__all__ = ["Bounds"]
+__all__ = ["Bounds", "go_on"]
 
 NEAR, HIGH, LOW = 0.9, 0.975, 0.95  # parts of a bound: from NEAR on upkeep looks for candidates; above HIGH, entries
 # go until LOW
@@ -36,7 +36,8 @@ LOOKS = 4  # after so big a part of the room is taken, look again: others write 
 MOST_UNSEEN = 128  # and after so big a part of the bound: there may be less room by then
 
 
-def _go_on() -> bool:
+def go_on() -> bool:
+    """Of a pass that nobody stops."""
     return True
 
 
@@ -68,12 +69,12 @@ class Bounds:
         self.evicted = 0
         self.limits = max_entries, max_bytes, policy
 
-    def make_room(self, sizes: list[int], is_new: Callable[[], int] | None = None) -> None:
+    def make_room(self, sizes: list[int], present: Callable[[], Usage]) -> None:
         """Before entries of these sizes are written: see that there is room.
 
         Args:
             sizes: bytes of the keys and values.
-            is_new: tells how many of the keys are not there yet; None if that does not matter.
+            present: tells how many of the keys are there already, and the bytes of their keys and values.
 
         Raises TooLargeError if one alone is beyond the bound, FullError if nothing may go.
         """
@@ -86,18 +87,18 @@ class Bounds:
             coming = Usage(len(sizes), size)
             if self._keeping and not self._exceeds(self._store.usage(), coming, BEYOND):
                 return  # upkeep is making room
-            self._waiting += 1
             try:
+                self._waiting += 1
                 with self._lock:
-                    self._look(coming, is_new)
+                    self._look(coming, present)
             finally:
                 self._waiting -= 1
 
-    def _look(self, coming: Usage, is_new: Callable[[], int] | None) -> None:
+    def _look(self, coming: Usage, present: Callable[[], Usage]) -> None:
         usage = self._store.usage()
         if self._exceeds(usage, coming, 1.0):
-            if is_new is not None:
-                coming = Usage(is_new(), coming.size)
+            entries, size = present()
+            coming = Usage(coming.entries - entries, coming.size - size - OVERHEAD * entries)
             if not coming.entries and usage.size + coming.size <= self._max.size:
                 self._left = Usage(0, 0)
                 return  # an overwrite adds no entry
@@ -106,7 +107,7 @@ class Bounds:
                 if self._exceeds(usage, coming, 1.0):
                     raise FullError(_full_message(self._max, usage, coming))
             elif self._exceeds(usage, coming, HIGH):
-                usage = self._evict(usage, coming, _go_on)
+                usage = self._evict(usage, coming, go_on)
         elif (
             self.ask is not None
             and self._policy != "none"
@@ -146,7 +147,7 @@ class Bounds:
         entries, size = usage.entries + coming.entries, usage.size + coming.size
         return entries > _share(self._max.entries, part) or size > self._max.size * part
 
-    def keep(self, proceed: Callable[[], bool] = _go_on) -> int:
+    def keep(self, proceed: Callable[[], bool] = go_on) -> int:
         """Remove what is beyond the bounds, or nearly, step by step while `proceed()` is true. Tells how many."""
         if self._policy == "none":
             return 0
@@ -174,15 +175,17 @@ class Bounds:
         )
         least = 0 if coming.size or size > self._max.size else 1  # room for nothing is no reason to go
         fresh = False  # whether the candidates are of a pass that began in here
+        unused = self._policy != "fifo"
         while (entries > aim.entries or size > aim.size) and entries > least and proceed():
             if not self._candidates:
-                if fresh:
-                    break  # all the others were used meanwhile
+                if fresh and not unused:
+                    break  # there is nothing
+                unused = unused and not fresh  # else all were used meanwhile, and will be again
                 self._rank(entries, proceed)
                 fresh = True
                 continue
             batch = self._next(entries - aim.entries, size - aim.size)
-            gone = self._store.evict(batch, unused=self._policy != "fifo")
+            gone = self._store.evict(batch, unused=unused)
             entries, size = entries - gone.entries, size - gone.size
             fresh = fresh and not gone.entries
             self._tell(gone.entries)

@@ -13,7 +13,7 @@ import threading
 import weakref
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["HeldOverFork", "hold_over_fork", "is_held_here"]
+__all__ = ["HeldOverFork", "hold_over_fork", "holds_any", "is_held_here"]
 
 
 def is_held_here(lock: Any) -> bool:
@@ -38,6 +38,12 @@ _held = threading.local()
 def hold_over_fork(thing: HeldOverFork) -> None:
     """Hold the lock of this object over every fork, as long as it lives."""
     _objects[id(thing)] = thing
+
+
+def holds_any() -> bool:
+    """Whether this thread holds a lock that others hold over a fork: waiting for another one could be for ever."""
+    things = [reference() for reference in _objects.valuerefs()]
+    return any(thing is not None and is_held_here(thing.lock) for thing in things)
 
 
 def _before() -> None:

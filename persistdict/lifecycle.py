@@ -13,6 +13,7 @@ import weakref
 from typing import Any, Protocol, cast, runtime_checkable
 
 from persistdict.errors import ClosedError, PersistDictError
+from persistdict.forking import holds_any
 from persistdict.log import Log
 from persistdict.maintenance import Keeper, keeper_of
 from persistdict.store import Store
@@ -92,7 +93,7 @@ def _close_collected(store: Store, log: Log, keeper: Keeper) -> None:
     The garbage collector may run anywhere, in the middle of a write too. Where this thread holds a lock already,
     waiting for another one could be for ever; so another thread does it then.
     """
-    if store.is_entered() or keeper.is_entered():
+    if store.is_entered() or keeper.is_entered() or holds_any():
         _thread.start_new_thread(close_store, (store, log))
     else:
         close_store(store, log)

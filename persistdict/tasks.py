@@ -12,7 +12,7 @@ from functools import partial
 
 from persistdict.clocked import settle_clock
 from persistdict.errors import CorruptEntryError, DiskFullError
-from persistdict.eviction import Bounds
+from persistdict.eviction import Bounds, go_on
 from persistdict.log import Log
 from persistdict.statistics import TaskLog
 from persistdict.store import Store
@@ -22,10 +22,6 @@ __all__ = ["Charge", "Pass", "check_all", "expire_all", "purpose_of", "run_evict
 STEP = 512  # entries that one small transaction looks at
 CHECKED = 128  # rows that one step of the integrity pass looks at
 PROGRESS = 10.0  # seconds between two messages of a long pass
-
-
-def _go_on() -> bool:
-    return True
 
 
 class Pass:
@@ -47,7 +43,7 @@ class Charge:
         self.expiring, self.checking = Pass(), Pass()
 
 
-def expire_all(store: Store, proceed: Callable[[], bool] = _go_on, at: Pass | None = None) -> int:
+def expire_all(store: Store, proceed: Callable[[], bool] = go_on, at: Pass | None = None) -> int:
     """Remove all entries that are over. Tells how many. What is done begins at the beginning the next time."""
     at = at or Pass()
     removed = 0
@@ -63,7 +59,7 @@ def expire_all(store: Store, proceed: Callable[[], bool] = _go_on, at: Pass | No
 
 
 def check_all(
-    store: Store, proceed: Callable[[], bool] = _go_on, at: Pass | None = None, log: Log | None = None
+    store: Store, proceed: Callable[[], bool] = go_on, at: Pass | None = None, log: Log | None = None
 ) -> list[str]:
     """Look at every entry for damage. A sentence for each finding. What takes long tells `log` how far it is."""
     at = at or Pass()
@@ -79,7 +75,7 @@ def check_all(
     return faults
 
 
-def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_on, *, alone: bool = False) -> bool:
+def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = go_on, *, alone: bool = False) -> bool:
     """One round, the urgent first: make writes durable, note access times, remove what is over or beyond the bounds,
     look for damage.
 
@@ -112,7 +108,7 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_
     return not stopped
 
 
-def run_eviction(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = _go_on) -> None:
+def run_eviction(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = go_on) -> None:
     """Remove what is beyond the bounds of the handle, or nearly, if it has any."""
     if charge.bounds is not None:
         tasks.run("evict", charge.store.clock, partial(charge.bounds.keep, proceed))

@@ -439,3 +439,34 @@ def test_an_eviction_before_a_compaction_counts_no_more(tmp_path):
             d["x"] = store.begin_data().id()
             d.flush()
         assert store.usage().entries == len(d)
+
+
+@pytest.mark.parametrize("policy", ["lru", "none"])
+def test_a_value_may_be_written_over_by_one_as_large(opened, policy):
+    """What is written over makes room for what is written."""
+    d = opened(max_bytes=100_000, eviction=policy, codec="raw")
+    d["small"] = bytes(20_000)
+    d["large"] = bytes(60_000)
+    for _ in range(5):
+        d["large"] = bytes(60_000)
+        d.update(large=bytes(61_000))
+    assert list(d) == ["small", "large"]
+
+
+def test_where_all_is_being_read_the_bound_holds_all_the_same(opened, monkeypatch):
+    """What was used since it was ranked stays, unless there is nothing else."""
+    d = opened(max_entries=20)
+    d.update((number, 0) for number in range(20))
+    ranking = d._bounds._ranking
+    candidates = ranking.candidates
+
+    def ranked_while_others_read(*args):
+        found = candidates(*args)
+        assert d.get_many(list(d))
+        return found
+
+    monkeypatch.setattr(ranking, "candidates", ranked_while_others_read)
+    for number in range(20, 40):
+        d[number] = 0
+        assert len(d) <= 20
+        assert number in d

@@ -220,17 +220,6 @@ def test_who_closes_is_in_charge_no_longer(tmp_path):
         assert d._store.lease("work")
 
 
-def test_maintain_tells_that_time_was_too_short(tmp_path):
-    clock = Clock()
-    with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:
-        assert d.maintain()
-        d.update((number, number) for number in range(10))
-        clock.now += 20
-        assert not d.maintain(seconds=0)
-        assert d.maintain()
-        assert d._store.usage(exact=True).entries == 0
-
-
 def test_a_process_without_the_lease_syncs_and_notes_reads_but_does_not_sweep(tmp_path):
     clock = Clock()
     with PersistDict(tmp_path / "d", clock=clock, ttl=10, background_thread="disabled") as d:
@@ -279,10 +268,9 @@ def test_maintain_stops_when_its_time_is_over_and_goes_on_with_the_next_call(tmp
         d.update((number, number) for number in range(3000))
         clock.now += 10
         assert not d.maintain(seconds=0)
-        assert d._store.usage().entries == 3000
-        rounds = 0
-        while not d.maintain(seconds=1e-4):
-            rounds += 1
+        assert 0 < d._store.usage(exact=True).entries < 3000
+        while not d.maintain(seconds=0):
+            pass
         assert d._store.usage(exact=True).entries == 0
         assert d.maintain()
         assert d.stats().tasks["check"].runs >= 1

@@ -33,7 +33,7 @@ from persistdict.stores.lmdb.failures import translated, was_remapped
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
 from persistdict.stores.lmdb.guard import DAMAGED
 from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, let_go, share, unshare
-from persistdict.stores.lmdb.presence import Presence, gone
+from persistdict.stores.lmdb.presence import Presence, gone, places_of
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
 from persistdict.stores.lmdb.trust import Trust
 
@@ -43,7 +43,6 @@ T = TypeVar("T")
 
 MUCH = 4 << 20  # bytes of recent writes at which a writer drains them itself
 LOOKS = 4  # how often a process looks until then, if it writes alone
-FILES = (files.DATA, files.LOCK)
 
 
 class Environment(Trust):
@@ -58,8 +57,7 @@ class Environment(Trust):
         examined: an id of `recent` for which it is known whether anything was in it.
         unmarked: an id of `recent` at which there was no mark.
         durable: the last number known to be on the disk.
-        roomy: up to where the file of the data is known to have its blocks.
-        scarce: whether the room behind its last page is for deletions only.
+        roomy, scarce: up to where the file of the data has its blocks; whether what is behind is for deletions only.
         much: bytes of recent writes, of all processes, at which a writer drains them.
         pending, look_at: bytes that this process has written to `recent` since its last drain; and when to look again.
         armed, due: whether somebody sees to the next drain, and from when on (time.monotonic) a writer does.
@@ -76,8 +74,7 @@ class Environment(Trust):
         self.base = 0
         self.identity: tuple[int, int] | None = None
         self.dbs: dict[str, Any] = {}
-        self.settled = self.examined = self.unmarked = -1
-        self.durable = -1
+        self.settled = self.examined = self.unmarked = self.durable = -1
         self.roomy, self.scarce, self.much = 0, False, MUCH
         self.pending, self.look_at, self.armed, self.due = 0, MUCH // LOOKS, False, float("inf")
         self.evicted = -1, Usage(0, 0)
@@ -162,7 +159,7 @@ class Environment(Trust):
         raw.reader_check()
         share(self.folder, raw)
         self.identity = files.identity(self.folder)
-        self._note_places()
+        self.presence = Presence(self.folder, places_of(self.folder))
         self.dbs = dbs
         self.roomy, self.scarce = 0, False
         self.evicted = -1, Usage(0, 0)  # the ids of other files say nothing
@@ -177,11 +174,7 @@ class Environment(Trust):
     def move(self, folder: str) -> None:
         """The folder was moved and is opened by its new name."""
         self.folder = folder
-        self._note_places()
-
-    def _note_places(self) -> None:
-        places = [os.path.join(folder, name) for folder in (self.folder, recent_folder(self.folder)) for name in FILES]
-        self.presence = Presence(self.folder, [*places, os.path.join(self.folder, files.GATE)])
+        self.presence = Presence(self.folder, places_of(self.folder))
 
     def follow(self, follower: Any) -> None:
         """Have `follower.bind()` called after every (re)opening, as long as the follower lives."""

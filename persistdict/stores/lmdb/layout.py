@@ -22,10 +22,10 @@ import lmdb
 from persistdict.errors import NotAStoreError
 from persistdict.stores.lmdb.opening import open_raw
 
-__all__ = ["FORMAT", "ID", "LAST", "REPLACED", "adopt", "create", "initialise", "name_of", "note", "set_note"]
+__all__ = ["FORMAT", "ID", "LAST", "REPLACED", "SIZE", "adopt", "create", "initialise", "name_of", "note", "set_note"]
 
 FORMAT = "1"
-LAST, ID, REPLACED = b"last", b"id", b"replaced"
+LAST, ID, REPLACED, SIZE = b"last", b"id", b"replaced", b"size"
 DATABASES: dict[str, dict[str, Any]] = {
     "k": {},
     "e": {"integerkey": True},
@@ -44,7 +44,7 @@ def initialise(raw: lmdb.Environment) -> None:
         dbs = {name: raw.open_db(name.encode(), txn=txn, **flags) for name, flags in DATABASES.items()}
         txn.put(b"format", FORMAT.encode(), db=dbs["info"])
         txn.put(LAST, b"0", db=dbs["info"])
-        txn.put(b"size", b"0", db=dbs["info"])
+        txn.put(SIZE, b"0", db=dbs["info"])
         txn.put(ID, os.urandom(16).hex().encode(), db=dbs["info"])
 
 

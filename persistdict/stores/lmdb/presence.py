@@ -10,8 +10,10 @@ import errno
 import os
 
 from persistdict.errors import StoreGoneError
+from persistdict.stores.lmdb.folder import DATA, GATE, LOCK
+from persistdict.stores.lmdb.recent import recent_folder
 
-__all__ = ["Presence", "gone"]
+__all__ = ["Presence", "gone", "places_of"]
 
 Identity = tuple[int, int]
 
@@ -46,3 +48,9 @@ def _identity(path: str) -> Identity | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
+
+
+def places_of(folder: str) -> list[str]:
+    """The files of a store that must stay where they are."""
+    places = [os.path.join(each, name) for each in (folder, recent_folder(folder)) for name in (DATA, LOCK)]
+    return [*places, os.path.join(folder, GATE)]

@@ -22,9 +22,9 @@ from persistdict.errors import CorruptEntryError
 from persistdict.reports import Fault, Report
 from persistdict.stores.lmdb.direct import write_directly
 from persistdict.stores.lmdb.drain import drain
+from persistdict.stores.lmdb.layout import SIZE
 from persistdict.stores.lmdb.mend import Mender
 from persistdict.stores.lmdb.pair import Pair
-from persistdict.stores.lmdb.totals import SIZE
 from persistdict.stores.lmdb.verify import Found, Progress, inspect
 
 __all__ = ["repair"]

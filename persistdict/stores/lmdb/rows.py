@@ -28,6 +28,7 @@ from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.deadlines import DEADLINE, deadline_of, with_room
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.guard import Damaged
+from persistdict.stores.lmdb.layout import SIZE
 from persistdict.stores.lmdb.record import (
     HEADER,
     LARGE,
@@ -305,7 +306,7 @@ class Rows:
     def clear_in(self, txn: Any) -> int:
         """Remove all entries, readable or not."""
         total: int = txn.stat(self.e)["entries"]
-        txn.put(b"size", b"0", db=self.meta)
+        txn.put(SIZE, b"0", db=self.meta)
         self.growth = 0
         for db in (self.k, self.e, self.v, self.x, self.a, self.t):
             txn.drop(db, delete=False)

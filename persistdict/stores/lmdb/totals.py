@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from persistdict.stores.lmdb.layout import SIZE
 from persistdict.stores.lmdb.rows import Rows
 
-__all__ = ["SIZE", "begin_size", "end_size", "pages_of", "total_size"]
-
-SIZE = b"size"
+__all__ = ["begin_size", "end_size", "pages_of", "total_size"]
 
 
 def begin_size(rows: Rows) -> None:
