@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -593,18 +593,20 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
             return self[key]
         kept_as, kb, hint = self._locate(key)
         tag, blob = self._codec.encode(default)
-
-        def change() -> Receipt | None:
-            self._make_room([(kb, blob)])
-            return self._store.put(kb, hint, tag, blob, self._ttl, ABSENT)
-
         while True:
             record = self._store.get(kb)
             if record is not None:
                 return self._codec.decode(record.tag, record.blob)
-            if self._write(change, lambda front, receipt: front.wrote_many(receipt.id, [kept_as])):
+            if self._write(
+                lambda: self._put_absent(kb, hint, tag, blob),
+                lambda front, receipt: front.wrote_many(receipt.id, [kept_as]),
+            ):
                 next(self._tally.sets)
                 return default
+
+    def _put_absent(self, kb: bytes, hint: bytes, tag: int, blob: bytes) -> Receipt | None:
+        self._make_room([(kb, blob)])
+        return self._store.put(kb, hint, tag, blob, self._ttl, ABSENT)
 
     def update(self, other: Any = (), /, **kwargs: V) -> None:
         """Set entries from a mapping, an iterable of pairs, or keywords, in one transaction: all or nothing.
@@ -637,12 +639,24 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
                     txn.put(kb, hint, tag, blob, ttl=ttl, label=label)
                 return txn.id()
 
-            room = partial(self._make_room, [(kb, blob) for _, kb, _, _, blob in part])
+            pairs = [(kb, blob) for _, kb, _, _, blob in part]
             weight = len(part) + (sum(len(blob) for *_, blob in part) >> 11)
-            self._write_many(work, [kept_as for kept_as, *_ in part], weight, room)
+            self._write_many(work, [kept_as for kept_as, *_ in part], weight, pairs)
             self._tally.sets.add(len(part))
 
-    def _make_room(self, pairs: list[tuple[bytes, bytes]]) -> None:
+    def _change(
+        self,
+        work: Callable[[Transaction], T],
+        pairs: Sequence[tuple[bytes, bytes]],
+        *,
+        size: int = 1,
+        whole: bool = False,
+    ) -> T:
+        if pairs:
+            self._make_room(pairs)
+        return self._store.update(work, size=size, whole=whole)
+
+    def _make_room(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """See that there is room within the bounds for these keys and values; they are written before the lock is free.
 
         So threads that write at once do not take the same room.
@@ -650,7 +664,7 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
         if self._bounds is not None:
             self._bounds.make_room([len(kb) + len(blob) for kb, blob in pairs], partial(self._present, pairs))
 
-    def _present(self, pairs: list[tuple[bytes, bytes]]) -> Usage:
+    def _present(self, pairs: Sequence[tuple[bytes, bytes]]) -> Usage:
         """How many of these are overwrites, also of each other, and the bytes of what is there."""
         kbs = {kb for kb, _ in pairs}
         entries, size = len(pairs) - len(kbs), 0
@@ -666,16 +680,16 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
         work: Callable[[Transaction], int],
         kept_as: list[Any],
         size: int,
-        before: Callable[[], object] | None = None,
+        pairs: Sequence[tuple[bytes, bytes]] = (),
     ) -> bool:
-        """Run a transaction that changes the keys kept as these, and returns its id, or 0 if it changed nothing."""
+        """Run a transaction that changes the keys kept as these, and returns its id, or 0 if it changed nothing.
 
-        def change() -> int:
-            if before is not None:
-                before()
-            return self._store.update(work, size=size)
-
-        done: int | None = self._write(change, lambda front, commit: front.wrote_many(commit, kept_as))
+        There is room for the keys and values of `pairs` first.
+        """
+        done = self._write(
+            lambda: self._change(work, pairs, size=size),
+            lambda front, commit: front.wrote_many(commit, kept_as),
+        )
         return bool(done)
 
     def delete_many(self, keys: Iterable[K]) -> int:
@@ -721,11 +735,10 @@ class PersistDict(Upkeep, Tags[K], MutableMapping[K, V], Generic[K, V]):
                 txn.put(kb, hint, tag, blob, ttl=ttl)
             return True
 
-        def change() -> bool:
-            self._make_room([(kb, blob) for kb, _, _, blob in encoded])
-            return self._store.update(work, whole=True)
-
-        if "initialised" not in self._store.info() and self._write(change, lambda front, _: front.clear()):
+        pairs = [(kb, blob) for kb, _, _, blob in encoded]
+        if "initialised" not in self._store.info() and self._write(
+            lambda: self._change(work, pairs, whole=True), lambda front, _: front.clear()
+        ):
             self._tally.sets.add(len(encoded))
             self._log.info(f"initialised with {len(encoded)} entries")
         else:

@@ -43,6 +43,18 @@ class Charge:
         self.expiring, self.checking = Pass(), Pass()
 
 
+class _Going:
+    """Whether to go on; remembers that it was not."""
+
+    def __init__(self, proceed: Callable[[], bool]) -> None:
+        self._proceed = proceed
+        self.stopped = False
+
+    def __call__(self) -> bool:
+        self.stopped = self.stopped or not self._proceed()
+        return not self.stopped
+
+
 def expire_all(store: Store, proceed: Callable[[], bool] = go_on, at: Pass | None = None) -> int:
     """Remove all entries that are over. Tells how many. What is done begins at the beginning the next time."""
     at = at or Pass()
@@ -82,13 +94,7 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = go_o
     Of several processes with the same options one does the latter, unless `alone`, which does it anyway. Tells whether
     nothing is left to do. Raises CorruptEntryError if damage was found.
     """
-    store, log, stopped = charge.store, charge.log, False
-
-    def go_on() -> bool:
-        nonlocal stopped
-        stopped = stopped or not proceed()
-        return not stopped
-
+    store, log, going = charge.store, charge.log, _Going(proceed)
     run = partial(tasks.run, clock=store.clock)
     store.tidy()
     run("sync", task=store.sync)
@@ -98,14 +104,14 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = go_o
         log.warning(f"access times are not noted: {error}")  # a reader can do nothing about it
     if store.read_only or not (alone or store.lease(purpose_of(charge))):
         return True
-    run_eviction(charge, tasks, go_on)
-    if settle_clock(store, log, go_on):
-        removed = run("expire", task=lambda: expire_all(store, go_on, charge.expiring))
+    run_eviction(charge, tasks, going)
+    if settle_clock(store, log, going):
+        removed = run("expire", task=lambda: expire_all(store, going, charge.expiring))
         if removed:
             log.info(f"removed {removed} entries that were over")
-    if charge.checking.position is not None and go_on():
-        run("check", task=lambda: _check(charge, go_on))
-    return not stopped
+    if charge.checking.position is not None and going():
+        run("check", task=lambda: _check(charge, going))
+    return not going.stopped
 
 
 def run_eviction(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = go_on) -> None:
