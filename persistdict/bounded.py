@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -108,8 +109,12 @@ class Evictable(abc.ABC):
         """
         raise Unsupported(f"{self.place}: this engine keeps no bounds")
 
-    def evict(self, batch: list[Access], *, unused: bool = True) -> Usage:
-        """Remove these entries, in one transaction; if `unused`, only those that were not used since.
+    def evicting(self) -> AbstractContextManager[object]:
+        """Within this, no other process evicts; else each would make the room that all need."""
+        return nullcontext()
+
+    def evict(self, batch: list[Access], *, unless: str = "used") -> Usage:
+        """Remove these entries, in one transaction; unless they were "used" since, or "written", or ("") made anew.
 
         Tells how much was removed.
         """

@@ -102,12 +102,12 @@ class Bounds:
             if not coming.entries and usage.size + coming.size <= self._max.size:
                 self._left = Usage(0, 0)
                 return  # an overwrite adds no entry
-            usage = self._without_what_is_over(coming)
-            if self._policy == "none":
+            if self._policy != "none":
+                usage = self._evict(coming, go_on)
+            else:
+                usage = self._without_what_is_over(coming)
                 if self._exceeds(usage, coming, 1.0):
                     raise FullError(_full_message(self._max, usage, coming))
-            elif self._exceeds(usage, coming, HIGH):
-                usage = self._evict(usage, coming, go_on)
         elif (
             self.ask is not None
             and self._policy != "none"
@@ -157,39 +157,48 @@ class Bounds:
                 self._keeping = True
                 patient = lambda: self._waiting > 0 or proceed()  # noqa: E731
                 if self._exceeds(self._store.usage(), nothing, HIGH):
-                    usage = self._without_what_is_over(nothing)
-                    if self._exceeds(usage, nothing, HIGH):
-                        self._evict(usage, nothing, patient)
+                    self._evict(nothing, patient)
                 elif not self._candidates and self._exceeds(self._store.usage(), nothing, NEAR):
                     self._rank(self._store.usage().entries, patient)
             finally:
                 self._keeping = False
             return self.evicted - before
 
-    def _evict(self, usage: Usage, coming: Usage, proceed: Callable[[], bool]) -> Usage:
-        """Remove entries until LOW is reached with what is coming. Gives what is there then."""
-        entries, size = usage
+    def _evict(self, coming: Usage, proceed: Callable[[], bool]) -> Usage:
+        """If HIGH is exceeded with what is coming, remove entries until LOW is reached. Gives what is there then."""
+        usage = self._without_what_is_over(coming)
+        if not self._exceeds(usage, coming, HIGH):
+            return usage
         aim = Usage(
             min(_share(self._max.entries, LOW), self._max.entries - coming.entries),
             min(int(self._max.size * LOW), self._max.size - coming.size),
         )
-        least = 0 if coming.size or size > self._max.size else 1  # room for nothing is no reason to go
-        fresh = False  # whether the candidates are of a pass that began in here
-        unused = self._policy != "fifo"
-        while (entries > aim.entries or size > aim.size) and entries > least and proceed():
+        unless = "" if self._policy == "fifo" else "used"
+        in_vain = False  # whether all that were ranked in here were used meanwhile
+        while _is_above(usage, aim) and proceed():
+            if usage.entries == 1 and not coming.size and usage.size <= self._max.size:
+                break  # room for nothing is no reason to go
             if not self._candidates:
-                if fresh and not unused:
-                    break  # there is nothing
-                unused = unused and not fresh  # else all were used meanwhile, and will be again
-                self._rank(entries, proceed)
-                fresh = True
-                continue
-            batch = self._next(entries - aim.entries, size - aim.size)
-            gone = self._store.evict(batch, unused=unused)
-            entries, size = entries - gone.entries, size - gone.size
-            fresh = fresh and not gone.entries
+                if in_vain and unless != "used":
+                    break
+                unless = "written" if in_vain else unless
+                self._rank(usage.entries, proceed)
+                in_vain = True
+            before = self.evicted
+            with self._store.evicting():
+                usage = self._evict_some(aim, unless, proceed)
+            in_vain = in_vain and self.evicted == before
+        return usage
+
+    def _evict_some(self, aim: Usage, unless: str, proceed: Callable[[], bool]) -> Usage:
+        """Remove candidates until the aim is reached; others may have done so."""
+        usage: Usage = self._store.usage(exact=True)
+        while self._candidates and _is_above(usage, aim) and proceed():
+            batch = self._next(usage.entries - aim.entries, usage.size - aim.size)
+            gone = self._store.evict(batch, unless=unless)
+            usage = Usage(max(0, usage.entries - gone.entries), max(0, usage.size - gone.size))
             self._tell(gone.entries)
-        return Usage(max(0, entries), max(0, size))
+        return usage
 
     def _next(self, entries: int, size: int) -> list[Access]:
         batch: list[Access] = []
@@ -212,6 +221,10 @@ class Bounds:
         with contextlib.suppress(DiskFullError):  # what was read since is known to this process at least
             self._store.flush_touched(self._store.clock())
         self._candidates = self._ranking.candidates(entries, proceed)
+
+
+def _is_above(usage: Usage, aim: Usage) -> bool:
+    return usage.entries > max(0, aim.entries) or usage.size > max(0, aim.size)
 
 
 def _share(entries: int, part: float) -> int:

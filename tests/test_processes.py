@@ -125,11 +125,11 @@ def test_a_process_ends_cleanly_whatever_its_threads_are_doing(tmp_path):
 
 
 def dying(folder, moment, change):
-    """Do a change of the data in a process that is killed at this function of drain.py."""
-    from persistdict.stores.lmdb import drain
+    """Do a change of the data in a process that is killed at this function of direct.py."""
+    from persistdict.stores.lmdb import direct
 
     def work():
-        setattr(drain, moment, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        setattr(direct, moment, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
         change(PersistDict(folder, background_thread="disabled"))
 
     assert outcome_of(work, PersistDictError) == "SIGKILL"

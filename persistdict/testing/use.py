@@ -89,7 +89,8 @@ class UseTests(StoreTests):
         other.put(key(2), b"", 1, b"new")
         assert store.evict(found).entries == 2
         assert [other.contains(key(number)) for number in range(5)] == [True, True, True, False, False]
-        assert store.evict(found, unused=False).entries == 2  # key(2) is another entry now
+        assert store.evict(found, unless="written").entries == 1  # key(2) is another entry now
+        assert store.evict(found, unless="").entries == 1
         assert [other.contains(key(number)) for number in range(3)] == [False, False, True]
 
     def test_uses_are_counted_where_that_is_asked_for(self) -> None:

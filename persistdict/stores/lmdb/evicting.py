@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,8 @@ from persistdict.bounded import Access, Evictable, Usage
 from persistdict.errors import CorruptEntryError
 from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.durable import Durable
+from persistdict.stores.lmdb.engine import TIMEOUT
+from persistdict.stores.lmdb.gate import EVICTION, Patience
 from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
 from persistdict.stores.lmdb.totals import pages_of, total_size
@@ -72,12 +75,27 @@ class Evicting(Durable, Evictable):
         size = len(raw) + (large_size(raw[-16:-4]) if flags & LARGE else 0)
         return _make((raw[key_at : key_at + key_size], seq, version, max(mtime, read_at), uses, size))
 
-    def evict(self, batch: list[Access], *, unused: bool = True) -> Usage:
+    @contextmanager
+    def evicting(self) -> Iterator[None]:
+        hold, free = self.env.gate.lock(EVICTION)
+        patience = Patience(self.env.gate, EVICTION, TIMEOUT, self.place, "did not finish an eviction")
+        while True:
+            try:
+                hold()
+                break
+            except BlockingIOError:
+                patience.pause()
+        try:
+            yield
+        finally:
+            free()
+
+    def evict(self, batch: list[Access], *, unless: str = "used") -> Usage:
         env = self.env
 
         def work(r: Any) -> tuple[Usage, int]:
             d = self.begin_data(self.k)
-            gone = [a for n, a in enumerate(batch) if self._evict(r, d, n, a, unused)]
+            gone = [a for n, a in enumerate(batch) if self._evict(r, d, n, a, unless)]
             return Usage(len(gone), sum(access.size for access in gone)), d.id()
 
         gone, now = env.recent.update_urgently(work, timeout=self.timeout)
@@ -88,16 +106,16 @@ class Evicting(Durable, Evictable):
             self.owe(env, gone.entries * _ROW)
         return gone
 
-    def _evict(self, r: Any, d: Any, n: int, access: Access, unused: bool) -> bool:
+    def _evict(self, r: Any, d: Any, n: int, access: Access, unless: str) -> bool:
         try:
             place = self.locate(r, d, access.kb)
         except CorruptEntryError:  # the integrity pass reports it; it stays
             return False
         if place is None or place.slot[0] != access.seq or place.record is None:
             return False
-        if unused and (
-            place.record.version != access.version or self.atime(d, access.seq, float("inf")) > access.used_at
-        ):
+        if unless and place.record.version != access.version:
+            return False
+        if unless == "used" and self.atime(d, access.seq, float("inf")) > access.used_at:
             return False
         self.note_gone(r, n, access.kb, place, self.clock())
         return True

@@ -271,18 +271,20 @@ class MemoryStore(Store):
     def _used_at(self, row: Row) -> float:
         return max(row.mtime, self._atime(row.seq))
 
-    def evict(self, batch: list[Access], *, unused: bool = True) -> Usage:
+    def evict(self, batch: list[Access], *, unless: str = "used") -> Usage:
         def work(txn: Transaction) -> Usage:
-            gone = [access for access in batch if self._may_go(access, unused) and txn.discard(access.kb)]
+            gone = [access for access in batch if self._may_go(access, unless) and txn.discard(access.kb)]
             return Usage(len(gone), sum(access.size for access in gone))
 
         return self.update(work)
 
-    def _may_go(self, access: Access, unused: bool) -> bool:
+    def _may_go(self, access: Access, unless: str) -> bool:
         row = self._entries.rows.get(access.kb)
         if row is None or row.seq != access.seq:
             return False
-        return not unused or (row.version == access.version and self._used_at(row) <= access.used_at)
+        if unless and row.version != access.version:
+            return False
+        return unless != "used" or self._used_at(row) <= access.used_at
 
     def clocks(self) -> Clocks:
         return self._entries.clocks
