@@ -68,7 +68,7 @@ def test_overwriting_and_deleting_make_no_entry_go(opened, policy):
     assert d == {number: number for number in range(100)}
 
 
-@pytest.mark.parametrize("size", [100, 3000, 40_000])
+@pytest.mark.parametrize("size", [400, 3000, 40_000])
 def test_the_bytes_stay_within_their_bound(opened, size):
     bound = 1 << 20
     d = opened(max_bytes=bound, codec="raw")
