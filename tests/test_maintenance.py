@@ -11,6 +11,7 @@ import pytest
 
 from persistdict import CorruptEntryError, MaintenanceError, PersistDict
 from persistdict.maintenance import Keeper, keeper_of
+from persistdict.stores.lmdb.gate import EVICTION
 from persistdict.tasks import Charge, check_all, expire_all, purpose_of, run_round
 from persistdict.testing import Clock
 
@@ -318,16 +319,48 @@ def test_a_round_removes_what_is_beyond_the_bounds(tmp_path):
         assert bounded.stats().tasks["evict"].runs == 1
 
 
-@contextlib.contextmanager
+def test_of_several_processes_one_evicts_at_a_time(tmp_path):
+    """Else each would make the room that all need. And nothing is evicted but behind that lock."""
+    with PersistDict(tmp_path / "d", max_entries=10, background_thread="disabled") as d:
+        store, inside, evicted = d._store, [], []
+        hold, free = store.env.gate.lock(EVICTION)
+        other = other_process(tmp_path / "d", "[keep.append(d._store.evicting()), keep[0].__enter__()][1] is None")
+        with other, pytest.raises(BlockingIOError):
+            hold()
+        hold()
+        free()
+
+        @contextlib.contextmanager
+        def evicting():
+            inside.append(True)
+            yield
+            inside.clear()
+
+        evict = store.evict
+        store.evicting = evicting
+        store.evict = lambda *args, **kwargs: evicted.append(bool(inside)) or evict(*args, **kwargs)
+        d.update((number, number) for number in range(10))
+        d["one more"] = 1
+        del store.evicting, store.evict
+        assert evicted == [True]
+
+
 def leaseholder(path, purpose):
     """Another process that has the lease, until it is killed."""
+    return other_process(path, f"d._store.lease({purpose!r})")
+
+
+@contextlib.contextmanager
+def other_process(path, expression):
+    """Another process for which this expression of the dictionary `d` is true, until it is killed."""
     code = """if True:
         import sys
         from persistdict import PersistDict
         d = PersistDict(sys.argv[1], background_thread="disabled")
-        print(d._store.lease(sys.argv[2]), flush=True)
+        keep = []
+        print(eval(sys.argv[2]), flush=True)
         sys.stdin.read()"""
-    command = [sys.executable, "-c", code, str(path), purpose]
+    command = [sys.executable, "-c", code, str(path), expression]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "True\n"
         yield
