@@ -74,11 +74,12 @@ class Engine:
         begin: begins a read: LMDB's own while open, or what reads damaged data; else something that raises.
         begin_write: begins a write; raises if the store is damaged.
         lock: guards writing and opening.
+        evicting: held by the thread that evicts, before the gate's lock for that.
         writing: the thread whose write transaction is under way, or 0; changed under `lock`.
     """
 
     def __init__(self, gate: Gate, byte: int, owner: Owner, enlarge: Enlarge = _set_mapsize) -> None:
-        self.lock = threading.RLock()
+        self.lock, self.evicting = threading.RLock(), threading.RLock()
         self.writing = 0
         self.begin: Callable[..., Any] = raise_not_open
         self.begin_write: Callable[[], Any] = raise_not_open
@@ -245,7 +246,7 @@ class Engine:
 
     def after_fork(self) -> None:
         """In the child: a new lock; the parent's environment is forgotten, not closed."""
-        self.lock = threading.RLock()
+        self.lock, self.evicting = threading.RLock(), threading.RLock()
         self.writing = 0
         self.forget(raise_not_open)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -79,16 +79,16 @@ class Evicting(Durable, Evictable):
     def evicting(self) -> Iterator[None]:
         hold, free = self.env.gate.lock(EVICTION)
         patience = Patience(self.env.gate, EVICTION, TIMEOUT, self.place, "did not finish an eviction")
-        while True:
+        with self.env.recent.evicting:
             try:
-                hold()
-                break
-            except BlockingIOError:
-                patience.pause()
-        try:
-            yield
-        finally:
-            free()
+                while True:
+                    with suppress(BlockingIOError):
+                        hold()
+                        break
+                    patience.pause()
+                yield
+            finally:
+                free()
 
     def evict(self, batch: list[Access], *, unless: str = "used") -> Usage:
         env = self.env
