@@ -22,7 +22,7 @@ def open_files() -> set[str]:
             found.add(os.readlink(f"/proc/self/fd/{fd}"))
         except OSError:
             continue
-    return {name for name in found if name.endswith((".mdb", "gate.lock"))}
+    return {name for name in found if name.endswith((".mdb", "gate.lock", "flags.map"))}
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ def test_space_is_given_back_and_everything_is_there(tmp_path):
         after = (tmp_path / "d" / "data.mdb").stat().st_size
         assert freed == before - after > before // 2
         assert [(key, value, d.entry(key)) for key, value in d.items()] == entries
-        assert sorted(os.listdir(tmp_path / "d"))[:3] == ["data.mdb", "gate.lock", "lock.mdb"]
+        assert sorted(os.listdir(tmp_path / "d"))[:4] == ["data.mdb", "flags.map", "gate.lock", "lock.mdb"]
         assert (tmp_path / "d" / "data.mdb").stat().st_mode & 0o777 == 0o600
         assert d.compact() == 0
         d["more"] = 1
@@ -314,7 +314,7 @@ def test_ctrl_c_at_any_moment_of_it_leaves_everything_in_order(tmp_path):
     assert done.returncode == 0, done.stderr
     stopped, *names = done.stdout.split()
     assert int(stopped) > 20
-    assert names == ["data.mdb", "gate.lock", "lock.mdb"]
+    assert names == ["data.mdb", "flags.map", "gate.lock", "lock.mdb"]
     with PersistDict(tmp_path / "d", **QUIET) as d:
         assert d["count"] == 150
         assert len(d) == 2001

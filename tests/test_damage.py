@@ -27,7 +27,7 @@ from persistdict.keys import KeyCodec
 from persistdict.stores.lmdb import survey
 from persistdict.stores.lmdb.guard import Guard
 from persistdict.stores.lmdb.offline import check_pages
-from persistdict.stores.lmdb.pages import BRANCH, LEAF, PageFile, loose_metas, offsets_of
+from persistdict.stores.lmdb.pages import BRANCH, LEAF, META_SIZE, PageFile, loose_metas, offsets_of
 from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.repair import repair
 from persistdict.stores.lmdb.trees import check_file, leaves, named_trees
@@ -97,7 +97,7 @@ def test_a_file_that_is_cut_short_is_refused_wherever_it_is_cut(folder):
         assert isinstance(error.value, OSError)
         assert error.value.filename == str(path / "data.mdb")
         assert (path / "data.mdb").read_bytes() == before
-        assert sorted(os.listdir(path)) == ["data.mdb", "gate.lock"]
+        assert sorted(os.listdir(path)) == ["data.mdb", "flags.map", "gate.lock"]
 
 
 def test_a_known_store_that_is_empty_does_not_start_anew(folder):
@@ -136,6 +136,24 @@ def test_damaged_header_pages_are_refused(folder):
             opened(path)
         (path / "data.mdb").write_bytes(whole)
     check_file(str(path / "data.mdb"))
+
+
+@pytest.mark.parametrize("bit", [30, 40, 62])
+def test_a_damaged_number_of_pages_is_refused_and_takes_no_memory(bit, folder, tmp_path):
+    """The last page cannot lie behind the end of the map; LMDB would make the file that large."""
+    path, content = folder
+    file = path / "data.mdb"
+    raw = bytearray(file.read_bytes())
+    for slot in (0, 1):
+        at = slot * PAGE + META_SIZE - 16
+        raw[at : at + 8] = (int.from_bytes(raw[at : at + 8], "little") | 1 << bit).to_bytes(8, "little")
+    file.write_bytes(raw)
+    with pytest.raises(CorruptStoreError, match="more pages than its map can hold"):
+        opened(path)
+    assert file.stat().st_size == len(raw)
+    salvage(path, tmp_path / "saved")
+    with opened(tmp_path / "saved", key_size_limit=60) as d:
+        assert dict(d) == content
 
 
 def test_a_database_of_another_engine_or_page_size_is_told_from_a_damaged_one(tmp_path):

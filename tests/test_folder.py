@@ -14,7 +14,7 @@ from persistdict import NotAStoreError, OpenError, PersistDict, PersistDictError
 from persistdict.stores.lmdb import folder as folders
 from persistdict.stores.lmdb.recent import recent_folder
 
-FILES = ("data.mdb", "lock.mdb", "gate.lock")
+FILES = ("data.mdb", "lock.mdb", "gate.lock", "flags.map")
 RECENT = os.path.basename(recent_folder(""))
 posix_only = pytest.mark.skipif(os.name != "posix", reason="modes, owners and links of POSIX")
 root_only = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root can give files away")
@@ -146,19 +146,20 @@ def test_a_file_that_is_no_plain_file_is_refused(name, tmp_path):
 
 
 @posix_only
-def test_a_gate_that_becomes_a_link_between_the_check_and_the_opening_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["gate.lock", "flags.map"])
+def test_a_file_that_becomes_a_link_between_the_check_and_the_opening_is_refused(name, tmp_path, monkeypatch):
     """Whoever can write there may be quick; the file is opened in a way that follows no link."""
     folder = make(tmp_path / "d")
     (tmp_path / "target").write_text("untouched")
     for plant in (
-        lambda: os.symlink(tmp_path / "target", folder / "gate.lock"),
-        lambda: os.link(tmp_path / "target", folder / "gate.lock"),
+        lambda: os.symlink(tmp_path / "target", folder / name),
+        lambda: os.link(tmp_path / "target", folder / name),
     ):
         prepare = folders.prepare
 
         def prepare_then_plant(path, prepare=prepare, plant=plant):
             found = prepare(path)
-            (folder / "gate.lock").unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
             plant()
             return found
 
@@ -166,7 +167,7 @@ def test_a_gate_that_becomes_a_link_between_the_check_and_the_opening_is_refused
             patched.setattr(folders, "prepare", prepare_then_plant)
             with pytest.raises(UnsafePathError):
                 opened(folder)
-        (folder / "gate.lock").unlink()
+        (folder / name).unlink()
     assert (tmp_path / "target").read_text() == "untouched"
     with opened(folder) as d:
         assert dict(d) == {"k": 1}
@@ -298,7 +299,7 @@ def test_a_creator_that_fails_leaves_nothing_that_looks_like_a_database(tmp_path
         patched.setattr(folders.os, "rename", fail)
         with pytest.raises(OSError, match="no rename today"):
             opened(tmp_path / "d")
-    assert os.listdir(tmp_path / "d") == ["gate.lock"]
+    assert sorted(os.listdir(tmp_path / "d")) == ["flags.map", "gate.lock"]
     make(tmp_path / "d")
     assert sorted(os.listdir(tmp_path / "d")) == sorted([*FILES, RECENT])
 

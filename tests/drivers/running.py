@@ -232,7 +232,7 @@ def faults_of(dictionary: Any) -> list[str]:
 def left_over(folder: str) -> list[str]:
     """Files in the folder of a store that should not be there."""
     names = {name for name in os.listdir(folder) if not name.startswith("recent-")}
-    return sorted(names - {"data.mdb", "lock.mdb", "gate.lock"})
+    return sorted(names - {"data.mdb", "lock.mdb", "gate.lock", "flags.map"})
 
 
 def _keys(txn: Any, db: Any) -> list[bytes]:

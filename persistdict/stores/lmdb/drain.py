@@ -98,6 +98,8 @@ def drain_held(rows: Rows, wanted: int | None = None) -> Recent:
                 raise
             found = []
     env.presence.check()  # nothing counts as durable in files that are gone; so behind the writing
+    if env.company.is_expected():
+        env.recent.alone(env.company.part)
     if found:
         if stuck or not _take_all_away(rows, number):
             _take_away(rows, [item for item in found if item not in stuck])

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import lmdb
 
 from persistdict.errors import DiskFullError, NestedWriteError, PersistDictError, StoreError
+from persistdict.stores.lmdb.company import BUSY, COMPANY, never_alone
 from persistdict.stores.lmdb.failures import translated
 from persistdict.stores.lmdb.gate import Gate, Patience
 from persistdict.stores.lmdb.limits import fits
@@ -76,11 +77,13 @@ class Engine:
         lock: guards writing and opening.
         evicting: held by the thread that evicts, before the gate's lock for that.
         writing: the thread whose write transaction is under way, or 0; changed under `lock`.
+        flags: the two bytes by which an update may do without the gate, see company.py; changed under `lock`.
     """
 
     def __init__(self, gate: Gate, byte: int, owner: Owner, enlarge: Enlarge = _set_mapsize) -> None:
         self.lock, self.evicting = threading.RLock(), threading.RLock()
         self.writing = 0
+        self.flags: Any = never_alone()
         self.begin: Callable[..., Any] = raise_not_open
         self.begin_write: Callable[[], Any] = raise_not_open
         self.raw: lmdb.Environment | None = None
@@ -93,7 +96,8 @@ class Engine:
     def update(self, work: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
         """Run `work(txn, *args)` in one write transaction; again if the map had to grow.
 
-        The body of `alone` stands here once more: this is the hot path of every write, and a frame less.
+        The body of `alone` stands here once more: this is the hot path of every write. Where nobody else has the store
+        open, the gate is left out.
         """
         attempt, patience = 0, None
         while True:
@@ -103,14 +107,19 @@ class Engine:
                         raise_nested()
                     if self.raw is None:
                         self.begin()  # raises; and the gate of a closed environment must not be touched
+                    flags = self.flags
                     try:
                         self.writing = get_ident()
-                        self._hold()
+                        flags[BUSY] = 1  # first, and then look
+                        if flags[COMPANY]:
+                            flags[BUSY] = 0
+                            self._hold()
                         with self.begin_write() as txn:
                             return work(txn, *args)
                     finally:
-                        self.writing = 0  # first: a signal may be raised when the next call returns
-                        self.free()
+                        self.writing = flags[BUSY] = 0  # first: a signal may be raised when the next call returns
+                        if flags[COMPANY]:
+                            self.free()
             except lmdb.Error as error:
                 attempt += 1
                 self._owner.recover(MapFull(self) if isinstance(error, lmdb.MapFullError) else error, attempt)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-import weakref
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -28,6 +27,7 @@ from persistdict.statistics import Removed
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout, readonly, registry
 from persistdict.stores.lmdb.closed import raise_closed
+from persistdict.stores.lmdb.company import Company, never_alone
 from persistdict.stores.lmdb.engine import RETRIES, TIMEOUT, Engine, MapFull, NotOpen, raise_not_open
 from persistdict.stores.lmdb.failures import translated, was_remapped
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
@@ -63,12 +63,14 @@ class Environment(Trust):
         armed, due: whether somebody sees to the next drain, and from when on (time.monotonic) a writer does.
         evicted: an id of the data, and what was removed by evictions that the data do not have yet at that id.
         touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
+        company: whether other processes have the store open.
         presence: tells whether the files are still where they were.
         reopened: called after a forked child has opened them anew.
         unsynced: called after the first write since a drain.
     """
 
     def __init__(self, folder: str, map_size: int | None, timeout: float) -> None:
+        super().__init__()
         self.folder = folder
         self.users = 0  # guarded by the registry's lock
         self.base = 0
@@ -82,11 +84,11 @@ class Environment(Trust):
         self.removed = Removed()
         self.reopened: list[Callable[[], None]] = []
         self.unsynced: list[Callable[[float], bool]] = []
-        self._followers: weakref.WeakSet[Any] = weakref.WeakSet()
         self.map_size = map_size
         self._id: str | None = None  # of the store, once it was opened
         self.read_only = readonly.is_read_only(folder)
         self.gate = (readonly.ReadOnlyGate if self.read_only else Gate)(os.path.join(folder, files.GATE))
+        self.company = Company(folder, self.gate)
         self.data = Engine(self.gate, DATA, self)
         self.recent = Engine(self.gate, RECENT, self, enlarge)
         try:
@@ -110,6 +112,8 @@ class Environment(Trust):
                 self.data.hold_patiently(timeout)
                 self.recent.hold_patiently(timeout)
                 readonly.announce_writer(self.gate, self.folder)
+                self.company.meet(timeout)
+                self.recent.flags = self.company.flags
                 if self._id is not None and files.identity(self.folder) is None:
                     raise gone(self.folder, "data.mdb was deleted")
                 files.remove_leftovers(self.folder)
@@ -175,27 +179,6 @@ class Environment(Trust):
         """The folder was moved and is opened by its new name."""
         self.folder = folder
         self.presence = Presence(self.folder, places_of(self.folder))
-
-    def follow(self, follower: Any) -> None:
-        """Have `follower.bind()` called after every (re)opening, as long as the follower lives."""
-        with self.data.lock:
-            self._followers.add(follower)
-
-    def unfollow(self, follower: Any) -> None:
-        """Call it no more; it does no work for others any more."""
-        with self.data.lock:
-            self._followers.discard(follower)
-            self.gate.end_leases(id(follower))
-
-    def lease(self, follower: Any, purpose: str) -> bool:
-        """Whether this process is in charge of this purpose, as long as the follower is one; see `Store.lease`."""
-        with self.data.lock:
-            return follower in self._followers and bool(self.gate.lease(purpose, id(follower)))
-
-    def rebind(self) -> None:
-        """Tell the followers that the environments were opened, or let go of."""
-        for follower in list(self._followers):
-            follower.bind()
 
     # Recovering
 
@@ -270,6 +253,8 @@ class Environment(Trust):
             with self.data.lock, self.recent.lock:
                 registry.unregister(self)
                 self._forget(raise_closed)
+                self.recent.flags = never_alone()
+                self.company.forget()
                 self.gate.close()
 
     def _forget(self, begin: Callable[..., Any]) -> None:
@@ -279,12 +264,12 @@ class Environment(Trust):
             engine.forget(begin)
         self.rebind()
 
-    def reopen(self) -> None:
+    def reopen(self, timeout: float = TIMEOUT) -> None:
         """Open the files for this process if they are not, after a fork or a failure."""
         with registry.lock, self.data.lock, self.recent.lock:
             if self.data.raw is None or self.recent.raw is None:
                 self._forget(raise_not_open)
-                self._open()
+                self._open(timeout)
                 key = files.identity(self.folder)
                 registry.unregister(self, but=key)
                 registry.register(self, key)
@@ -309,7 +294,7 @@ def open_environment(path: str, map_size: int | None = None, timeout: float = TI
         environment: Environment | None = registry.find(folder)
         if environment is not None and environment.data.raw is None:
             try:
-                environment.reopen()
+                environment.reopen(timeout)
             except StoreGoneError:  # its handles say so; another store is here now
                 registry.unregister(environment)
                 environment = None

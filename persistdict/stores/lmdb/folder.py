@@ -1,7 +1,7 @@
 """The folder of a store: who may use it, and how a new database appears in it.
 
-Files: data.mdb and lock.mdb (LMDB's), gate.lock (see gate.py), recent-* (see recent.py), .persistdict-new-* (a
-database, or a compacted copy, that is being made).
+Files: data.mdb and lock.mdb (LMDB's), gate.lock (see gate.py), flags.map (see company.py), recent-* (see recent.py),
+.persistdict-new-* (a database, or a compacted copy, that is being made).
 
 A new database is made in a folder of its own, synced, and renamed into place, under the gate. So whatever kills the
 maker, data.mdb either does not exist or is whole; what a dead maker left behind is removed by the next one.
@@ -24,6 +24,7 @@ from persistdict.errors import NotAStoreError, OpenError, UnsafePathError, refus
 
 __all__ = [
     "DATA",
+    "FLAGS",
     "GATE",
     "LOCK",
     "NEW",
@@ -31,12 +32,13 @@ __all__ = [
     "create_data",
     "identity",
     "make_parents",
+    "open_own",
     "prepare",
     "remove_leftovers",
     "sync_folder",
 ]
 
-DATA, LOCK, GATE = "data.mdb", "lock.mdb", "gate.lock"
+DATA, LOCK, GATE, FLAGS = "data.mdb", "lock.mdb", "gate.lock", "flags.map"
 NEW = ".persistdict-new-"
 _SMALLEST = 8192  # two meta pages
 
@@ -79,7 +81,7 @@ def make_parents(folder: str) -> None:
 
 def check_files(folder: str) -> None:
     """Refuse a database whose files are somebody else's, or links. Raises UnsafePathError."""
-    for name in (DATA, LOCK, GATE):
+    for name in (DATA, LOCK, GATE, FLAGS):
         _check_file(os.path.join(folder, name))
 
 
@@ -101,6 +103,25 @@ def _check_file(path: str) -> None:
     _check_owner(status, path)
     if status.st_nlink != 1:
         raise UnsafePathError(errno.EPERM, "has several names (hard links); refusing to use it", path)
+
+
+def open_own(path: str, what: str) -> int:
+    """Open a file for reading and writing, made if need be (mode 0600); a descriptor. `what`: for the error.
+
+    Raises UnsafePathError for a link, whoever made it since the files were checked.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        fd = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UnsafePathError(errno.ELOOP, "is a link; refusing to follow it", path) from None
+        raise refused(error, f"open the store's {what}", path) from error
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(fd)
+        raise UnsafePathError(errno.EPERM, "is not a plain file with one name", path)
+    return fd
 
 
 def identity(folder: str) -> tuple[int, int] | None:

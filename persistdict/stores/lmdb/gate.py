@@ -23,14 +23,14 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import stat
 import struct
 import sys
 import time
 from collections.abc import Callable
 from zlib import crc32
 
-from persistdict.errors import BusyError, UnsafePathError, refused
+from persistdict.errors import BusyError, refused
+from persistdict.stores.lmdb.folder import open_own
 
 __all__ = ["DATA", "EVICTION", "RECENT", "UNSEEN", "USERS", "Gate", "Patience", "move_high"]
 
@@ -48,23 +48,13 @@ class Gate:
 
     def __init__(self, path: str) -> None:
         self._leased: dict[tuple[int, int], set[int]] = {}  # process and byte -> who asked
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        try:
-            low = os.open(path, flags, 0o600)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise UnsafePathError(errno.ELOOP, "is a link; refusing to follow it", path) from None
-            raise refused(error, "open the store's lock file", path) from error
+        low = open_own(path, "lock file")
         if sys.platform == "win32":
             self._fd = low
             return
         try:
-            if not stat.S_ISREG(os.fstat(low).st_mode) or os.fstat(low).st_nlink != 1:
-                raise UnsafePathError(errno.EPERM, "is not a plain file with one name", path)
             self._fd = move_high(low)
         except OSError as error:
-            if isinstance(error, UnsafePathError):
-                raise
             raise refused(error, "open the store's lock file", path) from error
         finally:
             os.close(low)

@@ -19,8 +19,9 @@ from persistdict.errors import NotAStoreError
 from persistdict.reports import Fault
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import registry
+from persistdict.stores.lmdb.company import Company
 from persistdict.stores.lmdb.engine import TIMEOUT
-from persistdict.stores.lmdb.gate import DATA, RECENT, Gate, Patience
+from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate, Patience
 from persistdict.stores.lmdb.recent import recent_folder
 
 __all__ = ["at_rest", "check_pages"]
@@ -88,6 +89,8 @@ def _alone(folder: str, work: Callable[[], T]) -> T:
     try:
         for byte in (DATA, RECENT):
             _hold(gate, byte, folder)
+        gate.share(USERS)
+        Company(folder, gate).meet(TIMEOUT, make=False)
         return work()
     finally:
         gate.close()

@@ -60,12 +60,13 @@ class Tree(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """One of the two descriptions of the whole. `sound`: it says that it is one."""
+    """One of the two descriptions of the whole. `sound`: it says that it is one. `room`: pages of the map."""
 
     slot: int
     sound: bool
     page_size: int
     transaction: int
+    room: int
     last: int
     free: Tree
     main: Tree
@@ -178,12 +179,13 @@ def _joined(low: int, high: int) -> int:
 
 def _meta_of(raw: bytes, slot: int) -> Meta:
     _, _, flags, _, _ = HEADER.unpack_from(raw)
-    magic, version, _, _ = _META.unpack_from(raw, HEADER.size)
+    magic, version, _, map_size = _META.unpack_from(raw, HEADER.size)
     at = HEADER.size + _META.size
     (page_size,) = struct.unpack_from("=I", raw, at)
     last, transaction = _LAST.unpack_from(raw, at + 2 * TREE.size)
     sound = bool(flags & META) and magic == MAGIC and version == VERSION and page_size in PAGE_SIZES
-    return Meta(slot, sound, page_size, transaction, last, tree_of(raw, at), tree_of(raw, at + TREE.size))
+    room = map_size // page_size if page_size else 0
+    return Meta(slot, sound, page_size, transaction, room, last, tree_of(raw, at), tree_of(raw, at + TREE.size))
 
 
 def loose_metas(file: PageFile) -> list[Meta]:

@@ -10,7 +10,7 @@ import errno
 import os
 
 from persistdict.errors import StoreGoneError
-from persistdict.stores.lmdb.folder import DATA, GATE, LOCK
+from persistdict.stores.lmdb.folder import DATA, FLAGS, GATE, LOCK
 from persistdict.stores.lmdb.recent import recent_folder
 
 __all__ = ["Presence", "gone", "places_of"]
@@ -53,4 +53,4 @@ def _identity(path: str) -> Identity | None:
 def places_of(folder: str) -> list[str]:
     """The files of a store that must stay where they are."""
     places = [os.path.join(each, name) for each in (folder, recent_folder(folder)) for name in (DATA, LOCK)]
-    return [*places, os.path.join(folder, GATE)]
+    return [*places, os.path.join(folder, GATE), os.path.join(folder, FLAGS)]

@@ -7,7 +7,7 @@ import os
 
 from persistdict.statistics import Sizes
 from persistdict.stores.lmdb.evicting import Evicting
-from persistdict.stores.lmdb.folder import DATA, GATE, LOCK
+from persistdict.stores.lmdb.folder import DATA, FLAGS, GATE, LOCK
 from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.totals import pages_of
 
@@ -28,7 +28,7 @@ def _backlog(rows: Evicting) -> int:
 def file_bytes(folder: str) -> int:
     """What the files of a store take on the disk; of a sparse file, what it really takes."""
     recent = recent_folder(folder)
-    places = [os.path.join(folder, name) for name in (DATA, LOCK, GATE)]
+    places = [os.path.join(folder, name) for name in (DATA, LOCK, GATE, FLAGS)]
     total = 0
     for place in [*places, os.path.join(recent, DATA), os.path.join(recent, LOCK)]:
         with contextlib.suppress(OSError):  # it is not there: on a read-only medium, or deleted by others

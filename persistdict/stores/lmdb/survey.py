@@ -57,8 +57,8 @@ class Seen:
 def survey(file: PageFile, meta: Meta, seen: Seen, thorough: bool = False) -> str:
     """What is wrong with the pages in use; "" if nothing was seen. `thorough`: of all pages, however many."""
     end = file.size()
-    used = bytearray(meta.last + 1)
-    free = bytearray(meta.last + 1)
+    inside = min(meta.last, end // file.page_size) + 1  # pages at the end that were freed at once are never written
+    used, free = bytearray(inside), bytearray(inside)
     if not _read_free_list(file, meta, used, free, thorough):
         return "the list of free pages is damaged"
     trees = [meta.main, *named_trees(file, meta).values()]
@@ -67,7 +67,7 @@ def survey(file: PageFile, meta: Meta, seen: Seen, thorough: bool = False) -> st
         if not pending:
             break
         number, height, flags = pending.popleft()
-        if not 2 <= number <= meta.last or free[number] or used[number]:
+        if not 2 <= number < inside or free[number] or used[number]:
             return f"page {number} is used for two things"
         used[number] = 1
         page = file.page(number)
@@ -112,7 +112,7 @@ def _read_free_list(file: PageFile, meta: Meta, used: bytearray, free: bytearray
     """Mark its pages as used, what it lists as free, or the first part of it; False if it is damaged."""
 
     def visit(number: int) -> bool:
-        fresh = 2 <= number <= meta.last and not used[number]
+        fresh = 2 <= number < len(used) and not used[number]
         if fresh:
             used[number] = 1
         return fresh
@@ -142,6 +142,8 @@ def _mark(raw: bytes, last: int, used: bytearray, free: bytearray) -> bool:
     if numbers and not (numbers[0] <= last and numbers[-1] >= 2):
         return False
     for number in numbers:
+        if number >= len(used):
+            continue
         if used[number] or free[number]:
             return False
         free[number] = 1

@@ -89,6 +89,8 @@ def _contradiction(file: PageFile, metas: list[Meta]) -> str:
         return "its two header pages contradict each other"
     if new.last < old.last or new.last < 1:
         return "a header page says that it shrank, which no database does"
+    if new.last >= new.room:
+        return "a header page counts more pages than its map can hold"  # LMDB would make the file that large
     trees = {"free pages": new.free, "main": new.main}
     if not _roots_sound(file, new, trees) or not _roots_sound(file, new, named_trees(file, new)):
         return "the root of one of its trees is unreadable"

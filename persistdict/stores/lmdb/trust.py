@@ -13,6 +13,7 @@ from persistdict.errors import CorruptStoreError
 from persistdict.stores.lmdb.engine import Engine
 from persistdict.stores.lmdb.failures import translated
 from persistdict.stores.lmdb.folder import DATA
+from persistdict.stores.lmdb.followers import Followers
 from persistdict.stores.lmdb.guard import Guard
 from persistdict.stores.lmdb.plain import begin_plain
 from persistdict.stores.lmdb.recent import recent_folder
@@ -24,7 +25,7 @@ __all__ = ["Trust"]
 BELIEVED = 2  # times that LMDB, or who looked ahead, may err
 
 
-class Trust:
+class Trust(Followers):
     """What an environment knows of the damage of its data. The environment derives from it.
 
     Attributes:
@@ -40,10 +41,6 @@ class Trust:
     identity: tuple[int, int] | None
     guard: Guard | None = None
     damage = ""
-
-    def rebind(self) -> None:
-        """Tell the followers that the way of reading has changed."""
-        raise NotImplementedError
 
     def look_at_files(self) -> None:
         """Before anything maps the files: refuse what must not be. Raises CorruptStoreError or NotAStoreError."""

@@ -1,0 +1,157 @@
+"""Processes that come to a store and leave it, some by being killed, while others write: none waits for LMDB's lock.
+
+A process that is alone with a store writes without the gate. So here each write of small entries is stood between two
+calls of lockf, which within the gate never find the lock taken, and without it would.
+
+    company.py FOLDER ROUNDS [FAULT]     with the fault "nobody tells", who comes says nothing to who is alone
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from drivers.kills import NUMBER, Process, wait_for_progress, watch
+from drivers.running import ask_child, faults_of, finish, preload, seed, verified
+
+from persistdict import PersistDict
+from persistdict.stores.lmdb.company import COMPANY, Company
+from persistdict.stores.lmdb.engine import Engine
+from persistdict.stores.lmdb.gate import RECENT
+
+GUESTS = 2  # beside the one that stays
+LONGEST = 0.02  # seconds between two kills
+TALLY = struct.Struct("<QQ")
+
+
+class Watched:
+    """A write transaction during which this process holds a lock that nobody else ever holds at the same time."""
+
+    probe = -1
+    tally = mmap.mmap(-1, TALLY.size)  # how many were with company, and without; about
+
+    def __init__(self, begin: Any, engine: Engine) -> None:
+        try:
+            fcntl.lockf(Watched.probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os._exit(3)
+        met, alone = TALLY.unpack(Watched.tally)
+        with_company = bool(engine.flags[COMPANY])
+        TALLY.pack_into(Watched.tally, 0, met + with_company, alone + (not with_company))
+        try:
+            self.txn = begin()
+        except BaseException:
+            fcntl.lockf(Watched.probe, fcntl.LOCK_UN)
+            raise
+
+    def __enter__(self) -> Any:
+        return self.txn.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        try:
+            return self.txn.__exit__(*error)
+        finally:
+            fcntl.lockf(Watched.probe, fcntl.LOCK_UN)
+
+
+def adopt_watched(engine: Engine, raw: Any, adopt: Any = Engine.adopt) -> None:
+    """`Engine.adopt` for the recent writes, with each update between the two calls."""
+    adopt(engine, raw)
+    if engine._byte == RECENT:
+        begin = engine.begin_write
+        engine.begin_write = lambda: Watched(begin, engine)
+
+
+def take_probe(folder: str) -> None:
+    """Open the file of the lock; a forked process must not use its parent's."""
+    Watched.probe = os.open(folder + ".probe", os.O_RDWR | os.O_CREAT)
+
+
+def stay(folder: str, pipe: int) -> None:
+    """Write one key, again and again."""
+    take_probe(folder)
+    d: PersistDict[Any, Any] = PersistDict(folder, sync_interval=0.01)
+    n = d.get("host", 0)
+    while True:
+        n += 1
+        d["host"] = n
+        os.write(pipe, NUMBER.pack(n))
+
+
+def call(folder: str, name: str, pipe: int) -> None:
+    """Come, write a little, leave, and pause."""
+    take_probe(folder)
+    draw = random.Random(os.getpid())
+    n = 0
+    while True:
+        with PersistDict(folder, background_thread="disabled") as d:
+            n = max(n, d.get(name, 0))
+            for _ in range(draw.randrange(1, 20)):
+                n += 1
+                d[name] = n
+                os.write(pipe, NUMBER.pack(n))
+        time.sleep(draw.random() * LONGEST)
+
+
+def check(folder: str, last: dict[str, int]) -> None:
+    """Compare with the last acknowledged number of each."""
+    take_probe(folder)
+    with PersistDict(folder) as d:
+        for name, n in last.items():
+            assert n <= d.get(name, 0) <= n + 1, f"{name} acknowledged {n}, found {d.get(name)}"
+        assert not faults_of(d)
+    assert not verified(folder)
+
+
+def start(folder: str, name: str) -> Process:
+    work = (lambda pipe: stay(folder, pipe)) if name == "host" else (lambda pipe: call(folder, name, pipe))
+    return Process(work, name)
+
+
+def main() -> None:
+    folder, rounds, fault = [*sys.argv[1:], ""][:3]
+    preload()
+    Engine.adopt = adopt_watched  # type: ignore[method-assign]
+    if fault == "nobody tells":
+        Company.meet = lambda self, timeout, make=True: self._map(make) and None  # type: ignore[method-assign]
+    draw = random.Random(seed())
+    did: Counter[str] = Counter()
+    last: dict[str, int] = {}
+    names = ["host", *(f"guest {number}" for number in range(GUESTS))]
+    present = {name: start(folder, name) for name in names}
+    try:
+        for _ in range(int(rounds)):
+            watch(list(present.values()), lambda: False, time.monotonic() + draw.uniform(0, LONGEST))
+            name = draw.choice(names)
+            victim = present.pop(name)
+            victim.kill()
+            last[name] = max(victim.last, last.get(name, 0))
+            did["kills"] += 1
+            did["acknowledged"] += victim.count
+            present[name] = start(folder, name)
+            if draw.random() < 0.1:
+                wait_for_progress(list(present.values()))
+    except AssertionError as error:
+        for process in list(Process.running):
+            os.kill(process.pid, signal.SIGKILL)
+        if not fault:
+            raise AssertionError(f"after {did['kills']} kills, seed {seed()}: {error}") from error
+        finish({**did, "noticed": str(error)})
+    for name, process in present.items():
+        process.kill()
+        last[name] = max(process.last, last.get(name, 0))
+    ask_child(lambda: check(folder, last), "the checker")
+    did["writes with company"], did["writes alone"] = TALLY.unpack(Watched.tally)
+    finish({**did, "seed": seed()})
+
+
+if __name__ == "__main__":
+    main()
