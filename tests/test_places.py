@@ -29,12 +29,13 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux o
 
 @contextlib.contextmanager
 def held(folder, byte):
-    """A process that holds a lock of the gate."""
+    """A process that has come to the store and holds a lock of the gate."""
     code = (
-        "import sys; from persistdict.stores.lmdb.gate import Gate\ngate = Gate(sys.argv[1])\n"
-        "gate.lock(int(sys.argv[2]))[0](); print('held', flush=True); input()"
+        "import sys; from persistdict.stores.lmdb.company import Company; from persistdict.stores.lmdb.gate import *\n"
+        "gate = Gate(sys.argv[1] + '/gate.lock'); gate.lock(int(sys.argv[2]))[0](); gate.share(USERS)\n"
+        "Company(sys.argv[1], gate).meet(60); print('held', flush=True); input()"
     )
-    command = [sys.executable, "-c", code, str(folder / "gate.lock"), str(byte)]
+    command = [sys.executable, "-c", code, str(folder), str(byte)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "held\n"
         yield child.pid

@@ -218,9 +218,13 @@ class Cuts:
             fork(write_all, self.store, journals, [self.plans[writer] for writer in group], self.durability, self.fault)
             for group in PROCESSES
         ]
+        if not young:  # however busy the machine is
+            while not glob(journals + "*"):
+                assert_alive(writers)
+                time.sleep(0.001)
         time.sleep(0.25 * self.draw.random() ** 2 if young else self.draw.uniform(0.1, LONGEST[self.durability]))
         cut = time.monotonic_ns()
-        assert not any(os.waitpid(pid, os.WNOHANG)[0] for pid in writers), "a writer died before the cut"
+        assert_alive(writers)
         self.disk.cut()
         time.sleep(self.draw.choice([0, 0, 0.01]))
         kill([*writers, flusher])
@@ -260,6 +264,10 @@ class Cuts:
 
     def counts(self) -> dict[str, Any]:
         return {**self.did, "oldest lost, seconds": round(self.oldest, 3), "seed": self.seed}
+
+
+def assert_alive(writers: list[int]) -> None:
+    assert not any(os.waitpid(pid, os.WNOHANG)[0] for pid in writers), "a writer died before the cut"
 
 
 def main() -> None:
