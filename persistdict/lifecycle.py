@@ -1,6 +1,6 @@
 """The life of a handle: before it is opened, when it is closed, collected, inherited by fork, or alive at the end.
 
-Everything here is about handles in general; what a dictionary does with its store is said in dictionary.py.
+Everything here is about handles in general; what a dictionary does with its store is said in core.py.
 """
 
 from __future__ import annotations

@@ -6,18 +6,17 @@ In the stores a tag is called a label, see store.py. Messages never contain one.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from persistdict.front import Front
-from persistdict.statistics import Tally
-from persistdict.store import Store, Transaction
+from persistdict.core import Core
+from persistdict.store import Transaction
 
 __all__ = ["MAX_TAG_SIZE", "Tags", "label_of"]
 
 K = TypeVar("K")
-T = TypeVar("T")
+V = TypeVar("V")
 
 MAX_TAG_SIZE = 255  # bytes
 BATCH = 1024  # entries that one transaction removes
@@ -36,19 +35,12 @@ def label_of(tag: Any) -> bytes:
     return label
 
 
-class Tags(abc.ABC, Generic[K]):
+class Tags(Core[K, V], abc.ABC):
     """The part of a dictionary that deals with tags. An entry gets its tag by `set` or `set_many`."""
-
-    _store: Store
-    _tally: Tally
 
     @abc.abstractmethod
     def _iter_keys(self, reverse: bool, label: bytes = b"") -> Iterator[K]:
         """The keys in order of insertion, or of the entries with a label."""
-
-    @abc.abstractmethod
-    def _write(self, change: Callable[[], T | None], account: Callable[[Front, T], None]) -> T | None:
-        """Change the store."""
 
     def tagged(self, tag: str) -> Iterator[K]:
         """The keys of the entries that have this tag, in order of insertion; does not count as a read of them.

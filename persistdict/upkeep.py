@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import abc
 import os
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from persistdict.log import Log
+from persistdict.core import Core
 from persistdict.maintenance import keeper_of
 from persistdict.options import number
 from persistdict.reports import Quarantined, Report
-from persistdict.statistics import Stats, Tally
-from persistdict.store import Store
-from persistdict.tasks import Charge, Pass, expire_all, run_round
+from persistdict.statistics import Stats
+from persistdict.tasks import Pass, expire_all, run_round
 
 __all__ = ["Upkeep"]
 
+K = TypeVar("K")
+V = TypeVar("V")
 
-class Upkeep(abc.ABC):
+
+class Upkeep(Core[K, V]):
     """The part of a dictionary that looks after its store."""
-
-    _log: Log
-    _tally: Tally
-    _charge: Charge  # once it is open
-
-    @abc.abstractmethod
-    def _opened(self) -> Store:
-        """The store itself, opened if it was not yet."""
 
     def expire(self) -> int:
         """Remove all entries that are over, now. Returns how many.

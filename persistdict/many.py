@@ -1,0 +1,147 @@
+"""Reading, setting and deleting many entries at once, each in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from persistdict.core import MISSING, Core
+from persistdict.options import seconds
+from persistdict.store import Transaction
+from persistdict.tags import label_of
+
+__all__ = ["Many", "pairs_of"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+S = TypeVar("S", bound="Many[Any, Any]")
+
+
+class Many(Core[K, V]):
+    """The part of a dictionary that deals with many entries at once."""
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """The entries of those keys that are there, from one snapshot, in the order asked; not through the cache.
+
+        >>> d = PersistDict("memory://")
+        >>> d.set_many({"a": 1, "b": 2})
+        >>> d.get_many(["b", "x", "a"])
+        {'b': 2, 'a': 1}
+        """
+        wanted = list(dict.fromkeys(keys)) if self._keys.plain else list(keys)
+        records = self._store.get_many([self._keys.encode(key)[0] for key in wanted])
+        found = {
+            key: self._codec.decode(record.tag, record.blob)
+            for key, record in zip(wanted, records, strict=True)
+            if record is not None
+        }
+        missed = records.count(None)
+        self._tally.found.add(len(records) - missed)
+        self._tally.missed.add(missed)
+        return found
+
+    def update(self, other: Any = (), /, **kwargs: V) -> None:
+        """Set entries from a mapping, an iterable of pairs, or keywords, in one transaction: all or nothing.
+
+        Batches beyond 1,048,576 entries are written in parts of that size. Everything is encoded before the first byte
+        is written, so what cannot be stored changes nothing.
+        """
+        self._set_pairs(pairs_of(other, kwargs), self._ttl)
+
+    def set_many(
+        self,
+        items: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | timedelta | None = MISSING,
+        tag: str | None = None,
+    ) -> None:
+        """Set many entries in one transaction; see `update`. `ttl` and `tag` as for `set`, for all of them."""
+        label = b"" if tag is None else label_of(tag)
+        self._set_pairs(pairs_of(items, {}), self._ttl if ttl is MISSING else seconds(ttl), label)
+
+    def _set_pairs(self, pairs: Iterable[tuple[Any, Any]], ttl: float | None, label: bytes = b"") -> None:
+        encode = self._codec.encode
+        encoded = [(*self._locate(key), *encode(value)) for key, value in pairs]
+        size = self._store.max_batch
+        for start in range(0, len(encoded), size):
+            part = encoded[start : start + size]
+
+            def work(txn: Transaction, part: list[Any] = part) -> int:
+                for _, kb, hint, tag, blob in part:
+                    txn.put(kb, hint, tag, blob, ttl=ttl, label=label)
+                return txn.id()
+
+            pairs = [(kb, blob) for _, kb, _, _, blob in part]
+            weight = len(part) + (sum(len(blob) for *_, blob in part) >> 11)
+            self._write_many(work, [kept_as for kept_as, *_ in part], weight, pairs)
+            self._tally.sets.add(len(part))
+
+    def delete_many(self, keys: Iterable[K]) -> int:
+        """Remove those of the keys that are there, in one transaction. Returns how many there were."""
+        located = [self._locate(key) for key in keys]
+        counts = [0]
+
+        def work(txn: Transaction) -> int:
+            counts[0] = sum(txn.discard(kb) for _, kb, _ in located)
+            return txn.id() if counts[0] else 0
+
+        self._write_many(work, [kept_as for kept_as, *_ in located], len(located))
+        self._tally.deletes.add(counts[0])
+        return counts[0]
+
+    def clear(self) -> None:
+        """Remove all entries, readable or not, in one transaction."""
+        removed = self._write(
+            lambda: self._store.update(lambda txn: txn.clear(), whole=True), lambda front, _: front.clear()
+        )
+        self._tally.deletes.add(removed or 0)
+
+    def __call__(self: S, other: Any = (), /, **kwargs: V) -> S:
+        """Initialise the dictionary, once per database, with arguments as for dict(); returns the dictionary itself.
+
+        What is there already is kept; only the first call for a database, ever, in any process, writes (also if it was
+        cleared since).
+
+        >>> d = PersistDict("memory://")
+        >>> d = d(a=1, b="string")
+        >>> d = d(a=2)
+        >>> dict(d)
+        {'a': 1, 'b': 'string'}
+        """
+        encode, ttl = self._codec.encode, self._ttl
+        encoded = [(*self._keys.encode(key), *encode(value)) for key, value in pairs_of(other, kwargs)]
+
+        def work(txn: Transaction) -> bool:
+            if txn.get_info("initialised") is not None:
+                return False
+            txn.set_info("initialised", "yes")
+            for kb, hint, tag, blob in encoded:
+                txn.put(kb, hint, tag, blob, ttl=ttl)
+            return True
+
+        pairs = [(kb, blob) for kb, _, _, blob in encoded]
+        if "initialised" not in self._store.info() and self._write(
+            lambda: self._change(work, pairs, whole=True), lambda front, _: front.clear()
+        ):
+            self._tally.sets.add(len(encoded))
+            self._log.info(f"initialised with {len(encoded)} entries")
+        else:
+            self._log.info("was initialised before; what is there is kept")
+        return self
+
+
+def pairs_of(other: Any, kwargs: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+    """The entries that dict(other, **kwargs) would take, in its order, by its rules."""
+    if isinstance(other, Mapping):
+        yield from other.items()
+    elif hasattr(other, "keys"):
+        for key in other.keys():  # noqa: SIM118 - dict asks for keys(), whatever __iter__ does
+            yield key, other[key]
+    else:
+        for number, pair in enumerate(other):
+            parts = tuple(pair)
+            if len(parts) != 2:
+                raise ValueError(f"update element #{number} has length {len(parts)}; 2 is required")
+            yield parts
+    yield from kwargs.items()
