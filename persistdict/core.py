@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from persistdict.bounded import Usage
 from persistdict.codecs import Codec, SafeCodec, names_agree
-from persistdict.errors import CorruptEntryError, MismatchError, ReadOnlyWarning
+from persistdict.errors import CorruptEntryError, DamagedEntryWarning, MismatchError, ReadOnlyWarning
 from persistdict.front import Front
 from persistdict.lifecycle import CLOSED, Unopened, close_store, finalizer_of, watch
 from persistdict.log import Log
@@ -177,6 +177,12 @@ class Core(Generic[K, V]):
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._store is CLOSED or (self._finalizer is not None and not self._finalizer.alive)
+
+    # Reading
+
+    def _warn_passed_over(self, error: Exception) -> None:
+        message = f"an entry of {self._log.name} was passed over: {type(error).__name__}: {error}"
+        warnings.warn(message, DamagedEntryWarning, stacklevel=4)
 
     # Writing
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast, overload
@@ -21,7 +20,6 @@ from persistdict.codecs import Codec
 from persistdict.core import MISSING
 from persistdict.dictlike import DictLike
 from persistdict.entry import Entry
-from persistdict.errors import DamagedEntryWarning
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.options import Options, seconds
 from persistdict.setviews import Items, Keys, Values
@@ -274,10 +272,6 @@ class PersistDict(Upkeep[K, V], Tags[K, V], DictLike[K, V]):
     def _decoded(self, record: Item | Record) -> tuple[K, V]:
         key = self._keys.decode(record.kb, record.hint)
         return key, cast(V, self._codec.decode(record.tag, record.blob))
-
-    def _warn_passed_over(self, error: Exception) -> None:
-        message = f"an entry of {self._log.name} was passed over: {type(error).__name__}: {error}"
-        warnings.warn(message, DamagedEntryWarning, stacklevel=4)
 
     # Writing
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from itertools import islice
 from reprlib import Repr
 from typing import Any, TypeVar
 
 from persistdict.core import MISSING
-from persistdict.errors import ClosedError
+from persistdict.errors import ClosedError, CorruptEntryError
 from persistdict.lifecycle import Unopened
-from persistdict.many import Many, pairs_of
+from persistdict.many import Many
+from persistdict.store import Record, Transaction
 
 __all__ = ["DictLike"]
 
@@ -19,6 +21,7 @@ V = TypeVar("V")
 S = TypeVar("S", bound="DictLike[Any, Any]")
 
 _SHOWN = 6  # entries in a repr
+_BATCH = 1024  # entries that are copied in one transaction
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 60
 
@@ -57,8 +60,24 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         return f"{label}, {{{', '.join(shown)}}})"
 
     def copy(self: S) -> S:
-        """An independent dictionary in memory with the same entries and options."""
-        return self._in_memory(self)
+        """An independent dictionary in memory with the same entries, their tags and times to live, and options.
+
+        An entry that is damaged is passed over with a DamagedEntryWarning.
+        """
+        new = self._in_memory()
+        items = self._store.scan(values=False)
+        while kbs := [item.kb for item in islice(items, _BATCH)]:
+            records = [record for kb in kbs if (record := self._readable(kb)) is not None]
+            pairs = [(record.kb, record.blob) for record in records]
+            new._write_many(partial(_put_again, records=records, now=self._store.clock()), [], len(records), pairs)
+        return new
+
+    def _readable(self, kb: bytes) -> Record | None:
+        try:
+            return self._store.get(kb)
+        except CorruptEntryError as error:
+            self._warn_passed_over(error)
+            return None
 
     __copy__ = copy
 
@@ -76,7 +95,8 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
     def __ror__(self: S, other: Any) -> S:
         if not isinstance(other, Mapping):
             return NotImplemented
-        new = self._in_memory(other)
+        new = self._in_memory()
+        new.update(other)
         new.update(self)
         return new
 
@@ -84,14 +104,19 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         self.update(other)
         return self
 
-    def _in_memory(self: S, other: Mapping[Any, Any]) -> S:
-        """A dictionary in memory with this one's options and the entries of `other`."""
+    def _in_memory(self: S) -> S:
+        """An empty dictionary in memory with this one's options."""
         new = type(self).__new__(type(self))
         options = self._options._replace(
             database_path="memory://", background_thread="disabled", caching=bool(self._options.caching is not False)
         )
         new._configure(options, self._codec)
         new.__dict__.update(self._extras())
-        new._set_pairs(pairs_of(other, {}), self._ttl)
-        new._tally.reset()
         return new
+
+
+def _put_again(txn: Transaction, records: list[Record], now: float) -> int:
+    for record in records:
+        ttl = None if record.deadline is None else record.deadline - now
+        txn.put(record.kb, record.hint, record.tag, record.blob, ttl=ttl, label=record.label)
+    return txn.id()

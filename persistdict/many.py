@@ -11,7 +11,7 @@ from persistdict.options import seconds
 from persistdict.store import Transaction
 from persistdict.tags import label_of
 
-__all__ = ["Many", "pairs_of"]
+__all__ = ["Many"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -47,7 +47,7 @@ class Many(Core[K, V]):
         Batches beyond 1,048,576 entries are written in parts of that size. Everything is encoded before the first byte
         is written, so what cannot be stored changes nothing.
         """
-        self._set_pairs(pairs_of(other, kwargs), self._ttl)
+        self._set_pairs(_pairs(other, kwargs), self._ttl)
 
     def set_many(
         self,
@@ -58,7 +58,7 @@ class Many(Core[K, V]):
     ) -> None:
         """Set many entries in one transaction; see `update`. `ttl` and `tag` as for `set`, for all of them."""
         label = b"" if tag is None else label_of(tag)
-        self._set_pairs(pairs_of(items, {}), self._ttl if ttl is MISSING else seconds(ttl), label)
+        self._set_pairs(_pairs(items, {}), self._ttl if ttl is MISSING else seconds(ttl), label)
 
     def _set_pairs(self, pairs: Iterable[tuple[Any, Any]], ttl: float | None, label: bytes = b"") -> None:
         encode = self._codec.encode
@@ -110,7 +110,7 @@ class Many(Core[K, V]):
         {'a': 1, 'b': 'string'}
         """
         encode, ttl = self._codec.encode, self._ttl
-        encoded = [(*self._keys.encode(key), *encode(value)) for key, value in pairs_of(other, kwargs)]
+        encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
 
         def work(txn: Transaction) -> bool:
             if txn.get_info("initialised") is not None:
@@ -131,7 +131,7 @@ class Many(Core[K, V]):
         return self
 
 
-def pairs_of(other: Any, kwargs: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+def _pairs(other: Any, kwargs: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
     """The entries that dict(other, **kwargs) would take, in its order, by its rules."""
     if isinstance(other, Mapping):
         yield from other.items()

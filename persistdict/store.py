@@ -61,7 +61,10 @@ class Capability(enum.Flag):
 
 
 class Record(NamedTuple):
-    """One entry. Times are float seconds since the epoch."""
+    """One entry. Times are float seconds since the epoch.
+
+    `expires_at` is when it ends if nobody touches it; `deadline` when it ends even so.
+    """
 
     kb: bytes
     hint: bytes
@@ -74,6 +77,7 @@ class Record(NamedTuple):
     atime: float
     expires_at: float | None
     label: bytes = b""
+    deadline: float | None = None
 
 
 class Item(NamedTuple):

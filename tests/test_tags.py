@@ -353,3 +353,22 @@ def test_an_entry_without_a_tag_is_written_as_ever(tmp_path):
         assert [parse_record(raw).flags & LABELLED for raw in rows] == [0, 0]
         assert [len(raw) for raw in rows] == [32 + 2 + 5 + 4, 32 + 6 + 5 + 4]
         assert store.begin_data(store.t).stat(store.t)["entries"] == 0
+
+
+def test_a_copy_in_memory_keeps_tags_and_times_to_live(opened):
+    """And so does what `|` makes, but for the entries of its other side."""
+    clock = Clock()
+    d = opened(clock=clock, expiration_days=1)
+    d.set("a", 1, tag="news", ttl=100)
+    d.set("b", 2, ttl=200)
+    d.set_many({f"c{number}": number for number in range(1500)}, tag="many")
+    d["large"] = LARGE["large"]
+    clock.now += 50
+    for copy in (d.copy(), d | {"b": 3}):
+        with copy:
+            assert list(copy.tagged("news")) == ["a"]
+            assert list(copy.tagged("many")) == list(d.tagged("many"))
+            assert copy["large"] == LARGE["large"]
+            ends = {key: copy.entry(key).expires_at for key in ("a", "b", "large")}
+            day = clock.now + 86400
+            assert ends == {"a": clock.now + 50, "b": clock.now + 150 if copy["b"] == 2 else day, "large": day}

@@ -137,7 +137,7 @@ class Rows:
         blob = self.blob(txn, seq, record) if values else b""
         return Record(
             record.kb, record.hint, record.tag, blob, seq, record.version, record.ctime, record.mtime, atime,
-            None if until == NEVER else until, record.label,
+            None if until == NEVER else until, record.label, deadline / 1e6 if deadline else None,
         )  # fmt: skip
 
     def until(self, txn: Any, seq: bytes, deadline: int, mtime: float, now: float) -> float:

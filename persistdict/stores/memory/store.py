@@ -176,8 +176,9 @@ class MemoryStore(Store):
             return None
         atime = max(row.mtime, self._atime(row.seq))
         return Record(
-            kb, row.hint, row.tag, row.blob, row.seq, row.version, row.ctime, row.mtime, atime, ends, row.label
-        )
+            kb, row.hint, row.tag, row.blob, row.seq, row.version, row.ctime, row.mtime, atime, ends, row.label,
+            row.deadline,
+        )  # fmt: skip
 
     def _atime(self, seq: bytes) -> float:
         pending = self.touched.get(seq, 0.0)
