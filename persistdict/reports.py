@@ -60,7 +60,7 @@ class Quarantined:
 
     Attributes:
         number: its number in the quarantine.
-        kind: "e" a record, "v" a large value, "k" a row of the index, "r" a recent write.
+        kind: "e" a record, "v" a large value, "p" a piece of one, "k" a row of the index, "r" a recent write.
         moved_at: when it was moved, seconds since the epoch.
         reason: the kind of the fault.
         key: under what it lay: the sequence number of the entry, or the key in the index.

@@ -517,7 +517,7 @@ def test_deleted_entries_come_back_only_if_asked_for(tmp_path):
         assert all(d[n] == f"value {n}" for n in d if n >= 200)
 
 
-@pytest.mark.parametrize("what", ["main", "free", "e", "k", "v", "t", "info", "meta", "both metas"])
+@pytest.mark.parametrize("what", ["main", "free", "e", "k", "v", "p", "t", "info", "meta", "both metas"])
 def test_what_the_lost_root_of_a_tree_led_to_is_salvaged(what, folder, tmp_path):
     path, expected = folder
     _, meta, trees = page_file(path)

@@ -282,8 +282,36 @@ def make_golden_labels():
         (GOLDEN / name).write_text("[\n" + ",\n".join(json.dumps(line) for line in content) + "\n]\n")
 
 
+LONG = {
+    "small": "1", "whole": "b'x' * 65500", "two pieces": "b'x' * 65600",
+    "many pieces": "bytes(range(256)) * 2000", "grows": "'é' * 150000", "over": "b'y' * 300000",
+}  # fmt: skip
+
+
+def write_long_store(path):
+    """A store with values that take several pieces, or are whole, as stores were before there were pieces."""
+    with opened(path, clock=lambda: NOW) as d:
+        for key in LONG:
+            d.set(key, b"z" * 70_000 if key == "grows" else valued(LONG[key]), ttl=1e6 if key == "over" else None)
+        d.flush()
+        d["grows"] = valued(LONG["grows"])
+        d.set_many({"gone": b"z" * 200_000})
+        d.flush()
+        del d["gone"]
+
+
+def make_golden_pieces():
+    """PERSISTDICT_MAKE_GOLDEN=pieces; likewise long.mdb.gz was written, by the last revision without pieces."""
+    shutil.rmtree(GOLDEN / "new", ignore_errors=True)
+    write_long_store(GOLDEN / "new")
+    (GOLDEN / "pieces.mdb.gz").write_bytes(gzip.compress((GOLDEN / "new" / "data.mdb").read_bytes(), mtime=0))
+    shutil.rmtree(GOLDEN / "new")
+
+
 if not os.environ.get("CI"):
-    {"1": make_golden, "labels": make_golden_labels}.get(os.environ.get("PERSISTDICT_MAKE_GOLDEN", ""), bool)()
+    {"1": make_golden, "labels": make_golden_labels, "pieces": make_golden_pieces}.get(
+        os.environ.get("PERSISTDICT_MAKE_GOLDEN", ""), bool
+    )()
 
 little_endian = pytest.mark.skipif(sys.byteorder == "big", reason="the golden stores are of a little-endian machine")
 
@@ -430,6 +458,31 @@ def test_a_store_made_before_there_were_tags_gets_them(number, tmp_path):
 
 
 @little_endian
+@pytest.mark.parametrize(("name", "whole"), [("long", 5), ("pieces", 1)])
+def test_long_values_are_read_whole_or_in_pieces(name, whole, tmp_path):
+    """Those that were written whole stay so until they are overwritten; nothing of either is left over."""
+    folder = unpacked(tmp_path, name)
+    expected = {key: valued(text) for key, text in LONG.items()}
+    found, _ = read_by_the_description(unpacked(tmp_path / "again", name), 511)
+    codec = SafeCodec()
+    assert {kb[1:].decode(): codec.decode(tag, body) for kb, (_, tag, body, *_) in found.items()} == expected
+    with opened(folder, clock=lambda: NOW + 1000) as d:
+        store: Any = d._store
+        assert dict(d) == expected
+        assert store.begin_data().stat(store.v)["entries"] == whole
+        assert store.check(10_000) == ([], None)
+        d["many pieces"] = d["many pieces"]
+        del d["two pieces"]
+        usage, txn = store.usage(exact=True), store.begin_data()
+        large = [size for key in d if (size := d.entry(key).size) > 1000]
+        assert usage.size == sum(len(raw) for _, raw in txn.cursor(store.e)) + sum(large)
+        d.clear()
+        assert store.usage(exact=True) == (0, 0)
+        assert store.begin_data().stat(store.p)["entries"] == store.begin_data().stat(store.v)["entries"] == 0
+        assert store.check(10_000) == ([], None)
+
+
+@little_endian
 def test_the_cropped_golden_store_has_keys_that_collide(tmp_path):
     folder = unpacked(tmp_path, "cropped")
     store = LmdbStore(str(folder), key_size_limit=1)
@@ -445,7 +498,7 @@ def read_by_the_description(folder, limit):
     dbs = {name: env.open_db(name.encode(), create=False) for name in ("k", "info")}
     dbs |= {name: env.open_db(name.encode(), create=False, integerkey=True) for name in "eva"}
     dbs["x"] = env.open_db(b"x", create=False, integerkey=True, dupsort=True, dupfixed=True)
-    entries = {}
+    entries, whole = {}, 0
     with env.begin() as txn:
         labels: collections.Counter[tuple[bytes, bytes]] = collections.Counter()
         if txn.get(b"t") is not None:  # else it was made before there were labels
@@ -453,6 +506,10 @@ def read_by_the_description(folder, limit):
             for key, nothing in txn.cursor(dbs["t"]):
                 assert (len(key), nothing) == (key[0] + 9, b"")
                 labels[key[1:-8], struct.pack("=Q", *struct.unpack(">Q", key[-8:]))] += 1
+        pieces = {}
+        if txn.get(b"p") is not None:  # else it was made before there were pieces
+            dbs["p"] = env.open_db(b"p", txn=txn, create=False)
+            pieces = {struct.unpack(">QI", key): piece for key, piece in txn.cursor(dbs["p"])}
         deadlines = collections.Counter((key, seq) for key, seq in txn.cursor(dbs["x"]))
         indexed = {}
         for key, raw in txn.cursor(dbs["k"]):
@@ -474,7 +531,16 @@ def read_by_the_description(folder, limit):
                 assert labels.pop((label, seq)) == 1
             if flags & 1:
                 size, checksum = struct.unpack("<QI", body)
-                body = txn.get(seq, db=dbs["v"])
+                if flags & 16:
+                    body = b""
+                    for number in range(-(-(size - 8192) // 32736)):
+                        piece = pieces.pop((int.from_bytes(seq, sys.byteorder), number))
+                        assert piece[:12] == struct.pack("<QI", version, number)
+                        assert piece[12:16] == struct.pack("<I", zlib.crc32(piece[:12]))
+                        body += piece[16:]
+                else:
+                    whole += 1
+                    body = txn.get(seq, db=dbs["v"])
                 assert (len(body), zlib.crc32(body)) == (size, checksum)
             assert indexed[seq] == (kb if len(kb) < limit else crop(kb, limit), deadline)
             assert int.from_bytes(seq, sys.byteorder) <= version
@@ -482,7 +548,8 @@ def read_by_the_description(folder, limit):
         assert not deadlines
         assert not labels
         assert {seq for seq, _ in txn.cursor(dbs["a"])} <= indexed.keys()
-        assert txn.stat(dbs["v"])["entries"] == sum(len(entry[2]) >= 32 * 1024 for entry in entries.values())
+        assert not pieces
+        assert txn.stat(dbs["v"])["entries"] == whole
         info = {key.decode(): text.decode() for key, text in txn.cursor(dbs["info"])}
     env.close()
     return entries, info
@@ -509,9 +576,9 @@ def test_a_reader_made_from_the_description_alone_reads_a_store(number, tmp_path
 
 @pytest.mark.parametrize("limit", [1, 20, 511])
 def test_what_is_written_now_is_as_the_description_says(limit, tmp_path):
-    """Values from 32 KB on lie apart; what is overwritten, expired or removed leaves nothing behind."""
+    """Values from 32 KB on lie apart, from 64 KB in pieces; what is overwritten, over or removed leaves nothing."""
     now = [NOW]
-    sizes = [0, 1, 32 * 1024 - 1, 32 * 1024, 32 * 1024 + 1, 100_000]
+    sizes = [0, 1, 32 * 1024 - 1, 32 * 1024, 32 * 1024 + 1, 65_000, 66_000, 300_000]
     with opened(tmp_path / "d", key_size_limit=limit, clock=lambda: now[0]) as d:
         for size in sizes:
             d[("grown", size)] = b"x"

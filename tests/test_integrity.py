@@ -15,6 +15,7 @@ from strategies import examples
 
 from persistdict import CorruptEntryError, PersistDict
 from persistdict.keys import KeyCodec, crop, key_digest
+from persistdict.stores.lmdb.pieces import piece_key
 from persistdict.stores.lmdb.quarantine import quarantined
 from persistdict.stores.lmdb.record import (
     label_key,
@@ -30,6 +31,7 @@ from persistdict.stores.lmdb.verify import verify, verify_step
 
 NOW = 1_700_000_000.0
 LARGE = b"L" * 40_000
+HUGE = b"LLLL" + bytes(range(256)) * 650  # in five pieces
 LIMITS = pytest.mark.parametrize("limit", [1, 20, 511])
 
 
@@ -46,6 +48,7 @@ def filled(path, limit=511, count=60):
     d.set("large and ends", LARGE, ttl=1e6)
     d.set_many({f"tagged {n}": n for n in range(10)}, tag="TAG")
     d.set("large and tagged", LARGE, ttl=1e6, tag="OTHER TAG")
+    d["large, in pieces"] = HUGE
     assert [d[f"key {n}"] for n in range(10)]
     d.flush()
     return d
@@ -78,7 +81,7 @@ def contents(d):
     store = d._store
     return {
         name: [(bytes(key), bytes(value)) for key, value in store.begin_data(store.env.dbs[name]).cursor()]
-        for name in ("k", "e", "v", "x", "t", "a")
+        for name in ("k", "e", "v", "p", "x", "t", "a")
     }
 
 
@@ -148,6 +151,61 @@ def a_large_value_belongs_to_nobody(d):
 def a_large_value_belongs_to_a_small_record(d):
     put(d, "v", seq_of(d, "key 1"), b"something")
     return {"dangling"}, []
+
+
+def piece_of(d, key, number):
+    return piece_key(seq_of(d, key), number)
+
+
+def a_piece_is_damaged(d):
+    flip(d, "p", piece_of(d, "large, in pieces", 1), 20_000)
+    return {"value"}, ["large, in pieces"]
+
+
+def a_piece_is_gone(d):
+    drop(d, "p", piece_of(d, "large, in pieces", 1))
+    return {"value"}, ["large, in pieces"]
+
+
+def all_pieces_are_gone(d):
+    change(d, lambda txn: txn.drop(d._store.p, delete=False))
+    return {"value"}, ["large, in pieces"]
+
+
+def a_piece_belongs_to_nobody(d):
+    put(d, "p", piece_key(other_seq(d), 0), b"something")
+    put(d, "p", piece_of(d, "large, in pieces", 5), b"more")
+    put(d, "p", piece_of(d, "large", 0), b"of a whole value")
+    put(d, "p", piece_of(d, "key 1", 0), b"of a small one")
+    put(d, "p", b"no key of a piece", b"something")
+    return {"dangling"}, []
+
+
+def a_value_is_there_whole_and_in_pieces(d):
+    put(d, "v", seq_of(d, "large, in pieces"), HUGE)
+    return {"dangling"}, []
+
+
+def a_record_of_pieces_is_damaged(d):
+    flip(d, "e", seq_of(d, "large, in pieces"), 3)
+    return {"record"}, ["large, in pieces"]
+
+
+def a_record_of_pieces_is_gone(d):
+    drop(d, "e", seq_of(d, "large, in pieces"))
+    return {"dangling"}, ["large, in pieces"]
+
+
+def an_entry_of_pieces_has_an_impossible_number(d):
+    seq, wrong = seq_of(d, "large, in pieces"), seq_bytes(1 << 62)
+    raw = d._store.begin_data(d._store.e).get(seq)
+    drop(d, "e", seq)
+    put(d, "e", wrong, raw)
+    for number in range(5):
+        piece = d._store.begin_data(d._store.p).get(piece_key(seq, number))
+        drop(d, "p", piece_key(seq, number))
+        put(d, "p", piece_key(wrong, number), piece)
+    return {"number", "index", "dangling"}, []
 
 
 def a_row_of_the_index_is_gone(d):
@@ -287,7 +345,11 @@ def an_entry_has_an_impossible_number(d):
 DAMAGE = [
     a_record_is_damaged, a_record_is_cut_short, a_record_is_gone, a_record_with_everything_is_damaged,
     a_large_value_is_damaged, a_large_value_is_gone, a_large_value_belongs_to_nobody,
-    a_large_value_belongs_to_a_small_record, a_row_of_the_index_is_gone, a_row_of_the_index_has_no_form,
+    a_large_value_belongs_to_a_small_record,
+    a_piece_is_damaged, a_piece_is_gone, all_pieces_are_gone, a_piece_belongs_to_nobody,
+    a_value_is_there_whole_and_in_pieces, a_record_of_pieces_is_damaged, a_record_of_pieces_is_gone,
+    an_entry_of_pieces_has_an_impossible_number,
+    a_row_of_the_index_is_gone, a_row_of_the_index_has_no_form,
     a_row_of_the_index_has_no_form_and_no_entry, a_row_of_the_index_leads_nowhere,
     a_row_of_the_index_leads_to_another_key, a_row_of_the_index_names_an_entry_twice, a_deadline_is_gone,
     a_deadline_of_the_index_is_wrong, a_deadline_belongs_to_nobody, a_label_is_gone, all_labels_are_gone,
@@ -328,7 +390,7 @@ def test_every_kind_of_damage_is_found_and_mended(damage, limit, tmp_path):
         assert d.tags() == (["OTHER TAG"] if "large and tagged" not in lost else []) + ["TAG"]
         kept = collections.Counter((row.kind, row.raw) for row in quarantined(rows_of(d)))
         now = contents(d)
-        for name in ("e", "v"):
+        for name in ("e", "v", "p"):
             for key, raw in damaged[name]:
                 assert (key, raw) in now[name] or kept[name, raw] or raw in [value for _, value in now[name]]
         assert done.quarantined == sum(kept.values())
@@ -356,7 +418,7 @@ def test_after_any_damage_every_intact_entry_can_be_read(seed, tmp_path_factory)
         for _ in range(chance.randrange(1, 12)):
             hurt(d, chance)
         now = dict(contents(d)["e"])
-        values = dict(contents(d)["v"])
+        values, pieces = dict(contents(d)["v"]), dict(contents(d)["p"])
         intact = {
             key
             for key, (seq, raw) in originals.items()
@@ -376,7 +438,8 @@ def test_after_any_damage_every_intact_entry_can_be_read(seed, tmp_path_factory)
         kept = {row.raw for row in quarantined(rows_of(d))}
         left = set(dict(contents(d)["e"]).values())
         assert set(now.values()) <= kept | left
-        assert set(values.values()) <= kept | set(dict(contents(d)["v"]).values())
+        for name, rows in (("v", values), ("p", pieces)):
+            assert set(rows.values()) <= kept | set(dict(contents(d)[name]).values())
 
 
 def _by_tag(d):
@@ -390,7 +453,7 @@ def _by_tag(d):
 
 def hurt(d, chance):
     """One random change of a row."""
-    name = chance.choice("kkeexavtt")
+    name = chance.choice("kkeexavttp")
     rows = contents(d)[name]
     if not rows:
         return
@@ -408,6 +471,8 @@ def hurt(d, chance):
         put(d, name, chance.randbytes(chance.choice([1, 5, 20]))[: d._store.limit], value)
     elif name == "t":
         put(d, name, chance.choice([chance.randbytes(chance.choice([1, 12, 300])), key[:-4] + bytes(4), key[1:]]), b"")
+    elif name == "p":
+        put(d, name, chance.choice([key[:-1] + b"\7", key[1:], key[4:8] + key[4:]]), value)
     else:
         put(d, name, seq_bytes(chance.randrange(1, 1 << chance.choice([22, 30, 62]))), value)
 

@@ -12,6 +12,7 @@ import pytest
 from persistdict import CorruptEntryError, MaintenanceError, PersistDict
 from persistdict.maintenance import Keeper, keeper_of
 from persistdict.stores.lmdb.gate import EVICTION
+from persistdict.stores.lmdb.pieces import piece_key
 from persistdict.tasks import Charge, check_all, expire_all, purpose_of, run_round
 from persistdict.testing import Clock
 
@@ -132,6 +133,8 @@ def test_damage_is_found_at_start_and_told_by_the_next_explicit_call(tmp_path):
         (lambda s, t, r: t.delete(r.seq, db=s.e), "leads to no entry"),
         (lambda s, t, r: t.delete(r.seq, db=s.v), "large value"),
         (lambda s, t, r: t.put(r.seq, b"y" * 50_000, db=s.v), "large value"),
+        (lambda s, t, r: t.delete(next(t.cursor(s.p).iternext(values=False)), db=s.p), "large value"),
+        (lambda s, t, r: t.put(piece_key(r.seq, 0), b"y", db=s.p), "pieces of large values"),
         (lambda s, t, r: t.drop(s.x, delete=False), "deadlines"),
         (lambda s, t, r: t.put(r.kb, b"12345", db=s.k), "impossible length"),
         (lambda s, t, r: t.put(r.kb, b"12345678", db=s.k), "not in the index"),
@@ -141,6 +144,7 @@ def test_the_check_finds_every_kind_of_disagreement(tmp_path, harm, finding):
     with PersistDict(tmp_path / "d", background_thread="disabled") as d:
         d.update(a=1, b=2)
         d.set("big", "x" * 50_000, ttl=10_000)
+        d["huge"] = "x" * 150_000
         d.flush()
         assert check_all(d._store) == []
         record = d._store.get(d._keys.encode("big")[0])

@@ -4,6 +4,7 @@ PERSISTDICT_SOAK sets the seconds of the soak; PERSISTDICT_SEED repeats what was
 """
 
 import os
+import random
 import sys
 
 import pytest
@@ -42,6 +43,34 @@ def test_space_that_is_freed_is_used_again(tmp_path):
     assert counts["failures"] == []
     assert counts["ratio"] < 2
     assert counts["disk"] - counts["data"] < 20 << 20  # the recent writes
+
+
+def test_the_file_of_a_full_store_stops_growing(tmp_path):
+    """Values of all sizes take the room of others: also the long ones, though nowhere is much room in one piece."""
+    bound, draw = 12 << 20, random.Random(1)
+    pattern = draw.randbytes(1 << 20)
+    sizes: list[tuple[int, int]] = []  # keys and sizes of what is there
+    live, files = 0, [0]
+    with PersistDict(tmp_path / "d", background_thread="disabled", caching=False) as d:
+        for turn in range(1, 11):
+            written = 0
+            while written < bound:
+                size = draw.randint(*((500_000, 1_000_000) if draw.random() < 0.02 else (2000, 60_000)))
+                while live + size > bound:
+                    at = draw.randrange(len(sizes))
+                    sizes[at], sizes[-1] = sizes[-1], sizes[at]
+                    key, less = sizes.pop()
+                    del d[key]
+                    live -= less
+                key = turn << 32 | written
+                d[key] = pattern[:size]
+                sizes.append((key, size))
+                if (written + size) >> 20 > written >> 20:
+                    d.flush()
+                live, written = live + size, written + size
+            files.append(os.stat(tmp_path / "d" / "data.mdb").st_size)
+    assert files[10] < 1.1 * files[3]
+    assert files[10] < 1.6 * bound
 
 
 def test_the_churn_notices_space_that_cannot_be_used_again(tmp_path):

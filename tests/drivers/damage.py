@@ -33,6 +33,7 @@ from drivers.running import finish, seed
 from persistdict import PersistDict, PersistDictError, salvage
 from persistdict.stores.lmdb import survey
 from persistdict.stores.lmdb.pages import BIG, LEAF, PageFile, loose_metas, node_at, offsets_of
+from persistdict.stores.lmdb.pieces import parse_piece_key
 from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.record import parse_record, seq_number
 from persistdict.stores.lmdb.trees import leaves, named_trees
@@ -61,6 +62,7 @@ def build(path: str) -> dict[Any, Any]:
             d["long key " * 20, n] = n
         for n in range(4):
             d[f"large {n}"] = f"{n}".encode() * (40_000 + n)
+        d["in pieces"] = "".join(f"in pieces {n} " for n in range(10_000))
         for n in range(0, 12, 3):
             d.delete_many(f"key {n} {i}" for i in range(0, 30, 4))
         for n in range(12):
@@ -94,7 +96,7 @@ def extents(path: str, keys: dict[bytes, Any]) -> list[Extent]:
     trees = named_trees(file, max(loose_metas(file), key=lambda meta: meta.transaction))
     found: list[Extent] = []
     owner: dict[bytes, Any] = {}
-    for name in (b"e", b"v"):
+    for name in (b"e", b"v", b"p"):
         for number, page in leaves(file, trees[name]):
             for at in offsets_of(page, number, LEAF):
                 node = node_at(page, at)
@@ -104,7 +106,7 @@ def extents(path: str, keys: dict[bytes, Any]) -> list[Extent]:
                     start = seq_number(node.data) * PAGE + 16
                 if name == b"e":
                     owner[node.key] = keys[parse_record(file.read(node.size, start)).kb]
-                found.append((start, start + node.size, owner[node.key]))
+                found.append((start, start + node.size, owner[(parse_piece_key(node.key) or (node.key, 0))[0]]))
     return found
 
 

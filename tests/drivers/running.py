@@ -197,7 +197,8 @@ def finish(counts: dict[str, Any]) -> NoReturn:
 
 def faults_of(dictionary: Any) -> list[str]:
     """What is wrong with a store: the integrity pass, and behind its back every invariant that rows.py states."""
-    from persistdict.stores.lmdb.record import LARGE, parse_index, parse_record
+    from persistdict.stores.lmdb.pieces import piece_key, pieces_of
+    from persistdict.stores.lmdb.record import LARGE, PIECES, large_size, parse_index, parse_record
     from persistdict.stores.lmdb.rows import DEADLINE
     from persistdict.tasks import check_all
 
@@ -216,7 +217,10 @@ def faults_of(dictionary: Any) -> list[str]:
         faults.append(f"index and entries differ in {len(index.keys() ^ records.keys())} seqs")
     if len({record.kb for record in records.values()}) != len(records):
         faults.append("a key is there twice")
-    if {seq for seq, record in records.items() if record.flags & LARGE} != set(_keys(txn, store.v)):
+    whole = {seq for seq, record in records.items() if record.flags & (LARGE | PIECES) == LARGE}
+    divided = {seq: large_size(record.body) for seq, record in records.items() if record.flags & PIECES}
+    pieces = {piece_key(seq, number) for seq, size in divided.items() for number in range(pieces_of(size))}
+    if whole != set(_keys(txn, store.v)) or pieces != set(_keys(txn, store.p)):
         faults.append("large values without an entry, or the other way round")
     deadlines = {(DEADLINE.unpack(at)[0], bytes(seq)) for at, seq in txn.cursor(store.x)}
     if deadlines != {(record.deadline, seq) for seq, record in records.items() if record.deadline}:

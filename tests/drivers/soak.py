@@ -37,6 +37,7 @@ PATIENCE = 4  # times the seconds that it may take
 ABOVE = 1.05  # times the bound that there may be
 FLAT = 1.1  # times what the files had in the second quarter of the time they may have in the last,
 SETTLED = 60  # seconds
+ROOM = 2  # times the bound of bytes that the data may have, and DISK_STEP
 DATA_STEP, DISK_STEP = 1 << 20, 16 << 20  # and so many bytes: the file of recent writes doubles when it grows
 
 
@@ -198,6 +199,8 @@ class Soak:
                 step += self.bounds.size
             if max(last) > FLAT * max(before) + step:
                 self.failures.append(f"the file grows: {name} had {max(before):,} bytes, then {max(last):,}")
+        if max(most := [sample.data for sample in self.samples]) > ROOM * self.bounds.size + DISK_STEP:
+            self.failures.append(f"the file is too large: the data had {max(most):,} bytes")
         for name in ("threads", "descriptors"):
             _, before, _, last = self.quarters(name)
             if max(last) > max(before) + 1:

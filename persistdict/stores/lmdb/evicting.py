@@ -38,7 +38,7 @@ class Evicting(Durable, Evictable):
         d, r = self.snapshots()
         entries, size = d.stat(self.e)["entries"], total_size(self, d)
         if size is None:
-            size = sum(pages_of(d.stat(db)) for db in (self.e, self.v))
+            size = sum(pages_of(d.stat(db)) for db in (self.e, self.v, self.p) if db is not None)
         if r is not None:
             stat = r.stat()
             entries, size = entries + stat["entries"] - RESERVED, size + pages_of(stat)

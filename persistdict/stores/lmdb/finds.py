@@ -19,11 +19,13 @@ from zlib import crc32
 
 from persistdict.errors import CorruptEntryError
 from persistdict.stores.lmdb.pages import BIG, HEADER, LEAF, NODE, Node, Tree, node_at, offsets_of, overflow_count
+from persistdict.stores.lmdb.pieces import HEAD, joined, parse_head, piece_key, piece_size, pieces_of
 from persistdict.stores.lmdb.record import (
     EXPIRES,
     HEADER_SIZE,
     LABELLED,
     LARGE,
+    PIECES,
     RESIDUE,
     Parsed,
     check_large,
@@ -65,6 +67,7 @@ class Finder:
         self.damaged = 0
         self.page = 0
         self._values: dict[bytes, int] = {}  # where large values are, as stranded leaves say: seq -> page
+        self._pieces: dict[tuple[int, int], int] = {}  # pages of loose pieces, by version and number
         self._waiting: list[Find] = []  # records whose large value was not found yet
         self._loose: list[int] = []  # overflow pages that nothing leads to
 
@@ -98,6 +101,7 @@ class Finder:
                     for seq, raw in self._on_leaf(page, number):
                         yield from self._complete(seq, raw, self._belief(page, number, seq, raw), remnants)
             number += max(1, size if number + size <= wreck.count else 1)
+        self._pieces = {head: number for number in self._loose if (head := self._head_at(number)) is not None}
         yield from self._without_leaf(remnants)
         yield from self._with_late_values(remnants)
 
@@ -144,20 +148,46 @@ class Finder:
         if not record.flags & LARGE:
             yield find
             return
-        node = self.wreck.look_up(b"v", seq) if seq else None
-        value = self.wreck.data(node) if isinstance(node, Node) else None
+        value = self._value(seq, record) if seq else None
         if value is not None and _fits(record, value):
             yield find._replace(value=value)
         else:
             self._waiting.append(find)
 
+    def _value(self, seq: bytes, record: Parsed) -> bytes | None:
+        """The large value that the trees lead to."""
+        if not record.flags & PIECES:
+            return self._data(b"v", seq)
+        return joined(self._data(b"p", piece_key(seq, n)) for n in range(pieces_of(large_size(record.body))))
+
+    def _data(self, name: bytes, key: bytes) -> bytes | None:
+        node = self.wreck.look_up(name, key)
+        return self.wreck.data(node) if isinstance(node, Node) else None
+
     def _search_value(self, find: Find) -> bytes | None:
         """A large value: where a stranded leaf says, or whatever has its size and checksum."""
+        if find.record.flags & PIECES:
+            value = joined(self._search_pieces(find))
+            return value if value is not None and _fits(find.record, value) else None
         for number in [*filter(None, [self._values.get(find.seq)]), *self._loose]:
             value = self.wreck.file.value(number, large_size(find.record.body))
             if value is not None and _fits(find.record, value):
                 return value
         return None
+
+    def _search_pieces(self, find: Find) -> Iterator[bytes | None]:
+        """The pieces of a large value: those that a tree leads to, and what says that it is one of the others."""
+        size = large_size(find.record.body)
+        for number in range(pieces_of(size)):
+            raw = self._data(b"p", piece_key(find.seq, number)) if find.seq else None
+            name = find.record.version, number
+            if raw is None and name in self._pieces:
+                raw = self.wreck.file.value(self._pieces[name], HEAD + piece_size(size, number))
+            yield raw
+
+    def _head_at(self, number: int) -> tuple[int, int] | None:
+        """Of which version and which number the piece is that begins there; None if none does."""
+        return parse_head(self.wreck.file.read(HEAD, number * self.wreck.file.page_size + HEADER.size))
 
     # What is on a page
 
@@ -216,7 +246,7 @@ class Finder:
             return None
         _, flags, hint_size, key_size, *_ = RECORD.unpack_from(raw)
         least = max(HEADER_SIZE + hint_size + key_size + 4, room - file.page_size)
-        if flags & ~(LARGE | EXPIRES | LABELLED) or least > len(raw):
+        if flags & ~(LARGE | EXPIRES | LABELLED | PIECES) or least > len(raw):
             return None
         check = crc32(raw[:least])
         for end in range(least, len(raw) + 1):

@@ -8,7 +8,7 @@
           "replaced" -> dev:ino  of the data.mdb that this one is a compacted copy of, and has replaced
           and what the dictionary keeps there: the names of codecs, the key size limit, whether it was initialised
 
-What the other databases hold is said in rows.py, record.py and quarantine.py.
+What the other databases hold is said in rows.py, record.py, pieces.py and quarantine.py.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ DATABASES: dict[str, dict[str, Any]] = {
     "x": {"integerkey": True, "dupsort": True, "dupfixed": True},
     "a": {"integerkey": True},
     "t": {},
+    "p": {},
     "info": {},
 }
-YOUNGER = "t"  # stores were made without it; it is added when one is opened
+YOUNGER = ("t", "p")  # stores were made without them; they are added when one is opened
 
 
 def initialise(raw: lmdb.Environment) -> None:
@@ -75,13 +76,14 @@ def adopt(raw: lmdb.Environment, folder: str, damaged: str = "") -> tuple[dict[s
     if stored != FORMAT or not last.isdecimal():
         raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make")
     try:
-        older = {name: flags for name, flags in DATABASES.items() if name != YOUNGER}
+        older = {name: flags for name, flags in DATABASES.items() if name not in YOUNGER}
         dbs = {name: raw.open_db(name.encode(), create=False, **flags) for name, flags in older.items()}
     except lmdb.NotFoundError as error:
         raise NotAStoreError(f"{folder} lacks some of a store's databases; nothing was changed") from error
-    with contextlib.suppress(lmdb.NotFoundError):
-        create = not damaged and not raw.flags()["readonly"]
-        dbs[YOUNGER] = raw.open_db(YOUNGER.encode(), create=create, **DATABASES[YOUNGER])
+    create = not damaged and not raw.flags()["readonly"]
+    for name in YOUNGER:
+        with contextlib.suppress(lmdb.NotFoundError):
+            dbs[name] = raw.open_db(name.encode(), create=create, **DATABASES[name])
     with contextlib.suppress(lmdb.NotFoundError):  # it is made when it is needed
         dbs["q"] = raw.open_db(b"q", create=False)
     return dbs, int(last)

@@ -12,8 +12,9 @@ from persistdict.errors import CorruptEntryError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.stores.lmdb.access import parse_access
 from persistdict.stores.lmdb.drain import is_taken
-from persistdict.stores.lmdb.leads import index_key, leads_to_labelled, record_at
+from persistdict.stores.lmdb.leads import index_key, leads_to_labelled, leads_to_pieces, record_at
 from persistdict.stores.lmdb.pair import Pair
+from persistdict.stores.lmdb.pieces import large_rows, large_value, put_large, remove_large
 from persistdict.stores.lmdb.quarantine import put_away
 from persistdict.stores.lmdb.recent import parse_row, recent_key
 from persistdict.stores.lmdb.record import (
@@ -22,6 +23,7 @@ from persistdict.stores.lmdb.record import (
     HEADER_SIZE,
     LABELLED,
     LARGE,
+    PIECES,
     Parsed,
     Slot,
     check_large,
@@ -105,7 +107,7 @@ class Mender:
         try:
             record = parse_record(raw)
             if record.flags & LARGE:
-                check_large(record.body, txn.get(seq, None, rows.v))
+                check_large(record.body, large_value(rows, txn, seq, record))
         except CorruptEntryError:
             self.remove(seq, raw, "record")
             return True
@@ -149,10 +151,10 @@ class Mender:
         """Move an entry to the quarantine, with its large value."""
         rows, txn = self.rows, self.txn
         self.put_away("e", seq, raw, reason)
-        value = txn.get(seq, None, rows.v)
-        if value is not None:
-            self.put_away("v", seq, value, reason)
-        for db in (rows.e, rows.v, rows.a):
+        for name, key, value in large_rows(rows, txn, seq):
+            self.put_away(name, key, value, reason)
+        remove_large(rows, txn, seq)
+        for db in (rows.e, rows.a):
             txn.delete(seq, db=db)
         kb, deadline, label = _likely(raw)
         slots = self.slots(kb) if kb else []
@@ -179,12 +181,14 @@ class Mender:
         if new == seq or txn.get(new, None, rows.e) is not None or not is_number(new, raw):
             self.remove(seq, raw, "number")
             return True
-        value = txn.get(seq, None, rows.v)
-        for db in (rows.e, rows.v, rows.a):
+        blob = large_value(rows, txn, seq, record) if record.flags & LARGE else None
+        for db in (rows.e, rows.a):
             txn.delete(seq, db=db)
         txn.put(new, raw, db=rows.e)
-        if value is not None and txn.get(new, None, rows.v) is None:
-            txn.put(new, value, db=rows.v)
+        if blob is not None:
+            remove_large(rows, txn, seq)
+        if blob is not None and next(large_rows(rows, txn, new), None) is None:
+            put_large(rows, txn, new, record.version, blob, record.flags)
         self.entry(new)
         return True
 
@@ -230,10 +234,20 @@ class Mender:
         """Move a large value away that belongs to no entry."""
         record = record_at(self.rows, self.txn, seq)
         raw = self.txn.get(seq, None, self.rows.v)
-        if raw is None or isinstance(record, CorruptEntryError) or (record is not None and record.flags & LARGE):
+        if raw is None or isinstance(record, CorruptEntryError):
+            return False
+        if record is not None and record.flags & (LARGE | PIECES) == LARGE:
             return False
         self.put_away("v", seq, raw, "dangling")
         return bool(self.txn.delete(seq, db=self.rows.v))
+
+    def piece(self, key: bytes, _: bytes) -> bool:
+        """Likewise a piece of one."""
+        raw = self.txn.get(key, None, self.rows.p)
+        if raw is None or leads_to_pieces(self.rows, self.txn, key):
+            return False
+        self.put_away("p", key, raw, "dangling")
+        return bool(self.txn.delete(key, db=self.rows.p))
 
     def misplaced(self, name: str, key: bytes) -> bool:
         """Take out a row that is out of order, where searching does not find it; put it back where it belongs."""
@@ -251,7 +265,7 @@ class Mender:
         cursor.delete()
         if name == "e":
             self.put_back(key, raw)
-        elif name in ("k", "v"):
+        elif name in ("k", "p", "v"):
             self.put_away(name, key, raw, "order")
         return True  # what is gone of the others is made anew from the entries
 
@@ -275,7 +289,7 @@ class Mender:
 
 
 def _behind(name: str, before: bytes, key: bytes) -> bool:
-    return key <= before if name in ("k", "t") else seq_number(key) <= seq_number(before)
+    return key <= before if name in ("k", "p", "t") else seq_number(key) <= seq_number(before)
 
 
 def _likely(raw: bytes) -> tuple[bytes, int, bytes]:
@@ -299,5 +313,5 @@ def _likely(raw: bytes) -> tuple[bytes, int, bytes]:
 
 MENDERS: dict[str, Callable[[Mender, bytes, bytes], bool]] = {
     "r": Mender.recent, "e": Mender.entry, "k": Mender.row, "x": Mender.deadline, "a": Mender.access, "v": Mender.value,
-    "t": Mender.label,
+    "t": Mender.label, "p": Mender.piece,
 }  # fmt: skip

@@ -4,11 +4,12 @@
 
     row := format u8 (1), kind u8, reason length u16, key length u32, time f64,          16 bytes, little-endian
            reason, key, raw, CRC-32 u32 of all that stands before it
-    kind   := "e" a record, "v" a large value, "k" a row of the index: the database that it was in; "r" a recent write
+    kind   := "e" a record, "v" a large value, "p" a piece of one, "k" a row of the index: the database that it was in;
+              "r" a recent write
     key    := its key there; raw: its bytes, as they were; reason: the kind of the fault (UTF-8)
     time   := when it was moved, seconds since the epoch, UTC
 
-A large value is a row of its own, under the same key as the record that it belonged to.
+A large value is a row of its own, under the same key as the record that it belonged to; or several, its pieces.
 """
 
 import struct

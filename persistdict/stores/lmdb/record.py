@@ -4,6 +4,7 @@ record   := tag u8, flags u8, hint length u16, key length u32, version u64,     
             ctime f64, mtime f64,                         (32 bytes so far)       in database "e" under its seq
             hint, key, [deadline u64], [label length u8, label], body, checksum u32
 flags    := 1 large: body is (size u64, CRC-32 u32) of the value in database "v" under the same seq
+            16 pieces: of a large value, which lies in database "p", see pieces.py
             2 expires: a deadline is there
             4 gone: the entry was deleted (only among recent writes, see recent.py)
             8 labelled: a label is there, of 1 to 255 bytes
@@ -39,6 +40,7 @@ __all__ = [
     "HEADER_SIZE",
     "LABELLED",
     "LARGE",
+    "PIECES",
     "PREFIX",
     "RESIDUE",
     "Parsed",
@@ -57,8 +59,8 @@ __all__ = [
     "seq_number",
 ]
 
-LARGE, EXPIRES, GONE, LABELLED = 1, 2, 4, 8
-KNOWN = LARGE | EXPIRES | GONE | LABELLED
+LARGE, EXPIRES, GONE, LABELLED, PIECES = 1, 2, 4, 8, 16
+KNOWN = LARGE | EXPIRES | GONE | LABELLED | PIECES
 RESIDUE = 0x2144DF1C
 COUNTER_BITS = 20
 HEADER = struct.Struct("<BBHIQdd")
@@ -131,7 +133,7 @@ def parse_record(raw: bytes) -> Parsed:
     body_at = key_at + key_size
     end = len(raw) - 4 - (_LARGE_BODY.size if flags & LARGE else 0)
     deadline, label = 0, b""
-    if flags > KNOWN or body_at + (8 if flags & EXPIRES else 0) > end:
+    if flags > KNOWN or flags & (LARGE | PIECES) == PIECES or body_at + (8 if flags & EXPIRES else 0) > end:
         raise CorruptEntryError("an entry is damaged: its lengths do not fit")
     if flags & EXPIRES:
         (deadline,) = _DEADLINE.unpack_from(raw, body_at)
@@ -153,7 +155,7 @@ def _label_at(raw: bytes, at: int, end: int) -> tuple[bytes, int]:
 
 
 def large_body(blob: bytes) -> bytes:
-    """What a record says of a value that lies in "v"."""
+    """What a record says of a value that lies elsewhere."""
     return _LARGE_BODY.pack(len(blob), crc32(blob))
 
 

@@ -5,16 +5,17 @@ Databases (all in one environment; the main one holds nothing else, so no key ca
     k     encoded key, cropped if long -> index     which entries there are; `in` needs nothing more
     e     seq -> record                             the entries, in order of creation
     v     seq -> value                              values of LARGE_VALUE bytes and more
+    p     seq and number -> piece                   those that are longer than one piece, see pieces.py
     x     deadline -> seq, several                  what ends when, for removal and for `len`; see deadlines.py
     a     seq -> when, how often                    when an entry was read last, see access.py; written in batches
     t     label and seq -> nothing                  what has a label, in order of creation; a store that was made before
-                                                    there were labels gets it when it is opened for writing
+                                                    there were labels gets it (and p) when it is opened for writing
     info  str -> str                                settings; readable by lmdb-dict's StrLmdbDict
     q     number -> what could not be read          only in a store that was repaired, see quarantine.py
 
-Invariants, kept by every transaction: a seq is in `k` exactly once and in `e`; it is in `v` if and only if its record
-says so, in `x` under its deadline and in `t` under its label if and only if it has one; `a` holds nothing that `e`
-does not.
+Invariants, kept by every transaction: a seq is in `k` exactly once and in `e`; it is in `v` or `p` if and only if its
+record says so, in `x` under its deadline and in `t` under its label if and only if it has one; `a` holds nothing that
+`e` does not.
 """
 
 from collections.abc import Callable
@@ -29,9 +30,11 @@ from persistdict.stores.lmdb.deadlines import DEADLINE, deadline_of, with_room
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.layout import SIZE
+from persistdict.stores.lmdb.pieces import WHOLE, large_value, put_large, remove_large
 from persistdict.stores.lmdb.record import (
     HEADER,
     LARGE,
+    PIECES,
     Parsed,
     Slot,
     check_large,
@@ -85,7 +88,7 @@ class Rows:
 
     def bind_to(self, dbs: dict[str, Any]) -> None:
         """Take over the databases."""
-        self.k, self.e, self.v = dbs.get("k"), dbs.get("e"), dbs.get("v")
+        self.k, self.e, self.v, self.p = dbs.get("k"), dbs.get("e"), dbs.get("v"), dbs.get("p")
         self.x, self.a, self.t, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("t"), dbs.get("info")
 
     def database(self, name: str) -> Any:
@@ -161,7 +164,7 @@ class Rows:
         if not record.flags & LARGE:
             return record.body
         try:
-            return check_large(record.body, txn.get(seq, None, self.v))
+            return check_large(record.body, large_value(self, txn, seq, record))
         except CorruptEntryError:
             raise self.damaged(record.kb) from None
 
@@ -234,16 +237,16 @@ class Rows:
         transaction puts a value on overflow pages and then a smaller one under the same key.
         """
         blob, deadline = record.body, record.deadline
-        large = len(blob) >= LARGE_VALUE
+        flags = 0 if len(blob) < LARGE_VALUE else LARGE if len(blob) <= WHOLE else LARGE | PIECES
         raw = pack_record(
             record.tag, record.kb, record.hint, record.version, record.ctime, record.mtime,
-            large_body(blob) if large else blob, deadline, LARGE if large else 0, record.label,
+            large_body(blob) if flags else blob, deadline, flags, record.label,
         )  # fmt: skip
         txn.delete(seq, db=self.e)
         txn.put(seq, raw, db=self.e)
         self.growth += len(raw)
-        if large:
-            txn.put(seq, blob, db=self.v)
+        if flags:
+            put_large(self, txn, seq, record.version, blob, flags)
             self.growth += len(blob)
         if deadline:
             txn.put(DEADLINE.pack(deadline), seq, db=self.x)
@@ -289,8 +292,7 @@ class Rows:
         (seq, deadline), record = place.slot, place.record
         self.growth -= len(txn.get(seq, b"", self.e))
         if record is None or record.flags & LARGE:
-            self.growth -= len(txn.get(seq, b"", self.v))
-            txn.delete(seq, db=self.v)
+            self.growth -= remove_large(self, txn, seq)
         if deadline:
             txn.delete(DEADLINE.pack(deadline), seq, db=self.x)
         if record is None:  # damaged; it does not tell its label
@@ -308,7 +310,7 @@ class Rows:
         total: int = txn.stat(self.e)["entries"]
         txn.put(SIZE, b"0", db=self.meta)
         self.growth = 0
-        for db in (self.k, self.e, self.v, self.x, self.a, self.t):
+        for db in (self.k, self.e, self.v, self.p, self.x, self.a, self.t):
             txn.drop(db, delete=False)
         self.touched.clear()
         return total

@@ -27,6 +27,7 @@ from persistdict.stores.lmdb.finds import REACHED, REMNANT, STRANDED, UNSURE, Fi
 from persistdict.stores.lmdb.layout import FORMAT
 from persistdict.stores.lmdb.leads import index_key, record_at
 from persistdict.stores.lmdb.offline import at_rest
+from persistdict.stores.lmdb.pieces import put_large, remove_large
 from persistdict.stores.lmdb.recent import Row, recent_folder
 from persistdict.stores.lmdb.recentfinds import find_recent
 from persistdict.stores.lmdb.record import (
@@ -221,7 +222,7 @@ class _Target(Rows):
         txn.put(index_key(self, record.kb), pack_index(slots), db=self.k)
         txn.put(seq, find.raw, db=self.e)
         if find.value is not None:
-            txn.put(seq, find.value, db=self.v)
+            put_large(self, txn, seq, record.version, find.value, record.flags)
         if record.deadline:
             txn.put(DEADLINE.pack(record.deadline), seq, db=self.x)
         if record.label:
@@ -246,7 +247,7 @@ class _Target(Rows):
         else:
             txn.delete(index_key(self, kb), db=self.k)
         txn.delete(seq, db=self.e)
-        txn.delete(seq, db=self.v)
+        remove_large(self, txn, seq)
         if deadline:
             txn.delete(DEADLINE.pack(deadline), seq, db=self.x)
         if label:

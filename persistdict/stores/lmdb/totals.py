@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from persistdict.stores.lmdb.layout import SIZE
+from persistdict.stores.lmdb.pieces import HEAD
 from persistdict.stores.lmdb.rows import Rows
 
 __all__ = ["begin_size", "end_size", "pages_of", "total_size"]
@@ -33,7 +34,8 @@ def total_size(rows: Rows, d: Any) -> int | None:
 
 
 def _count(rows: Rows, d: Any) -> int:
-    return sum(len(raw) for db in (rows.e, rows.v) for _, raw in d.cursor(db))
+    whole = sum(len(raw) for db in (rows.e, rows.v) for _, raw in d.cursor(db))
+    return whole + sum(len(raw) - HEAD for _, raw in d.cursor(rows.p))
 
 
 def pages_of(stat: dict[str, int]) -> int:

@@ -150,7 +150,7 @@ def as_is(key: bytes) -> Any:
 
 def order_of(name: str) -> Callable[[bytes], Any]:
     """By what the keys of a tree are ordered."""
-    return as_is if name in ("k", "q", "t", "info") else seq_number
+    return as_is if name in ("k", "p", "q", "t", "info") else seq_number
 
 
 def leaves(

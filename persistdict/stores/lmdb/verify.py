@@ -20,13 +20,15 @@ from persistdict.errors import CorruptEntryError, CorruptStoreError
 from persistdict.keys import key_digest
 from persistdict.reports import Fault, Report
 from persistdict.stores.lmdb.access import parse_access
-from persistdict.stores.lmdb.leads import index_key, leads_to_labelled, record_at
+from persistdict.stores.lmdb.leads import index_key, leads_to_labelled, leads_to_pieces, record_at
 from persistdict.stores.lmdb.pair import Pair
+from persistdict.stores.lmdb.pieces import large_value
 from persistdict.stores.lmdb.plain import PlainTransaction
 from persistdict.stores.lmdb.recent import BASE, MARK, Row, parse_row, recent_key
 from persistdict.stores.lmdb.record import (
     HEADER_SIZE,
     LARGE,
+    PIECES,
     Parsed,
     check_large,
     is_number,
@@ -44,7 +46,7 @@ __all__ = ["STEP", "Found", "Progress", "Step", "inspect", "verify", "verify_ste
 STEP = 512  # rows that one step looks at
 STEP_BYTES = 8 << 20
 STEP_SECONDS = 0.01
-PHASES = "rekxtav"
+PHASES = "rekxtavp"
 
 Progress = Callable[[int, int], object]  # rows that were examined, rows in all; False to stop
 
@@ -160,7 +162,7 @@ REPLACED = {("e", "record"), ("e", "value"), ("e", "index"), ("e", "expiry"), ("
 
 def _misplaced(name: str, before: bytes, key: bytes) -> bool:
     """Whether a key does not come behind the one before it. Deadlines may be the same."""
-    if name in ("k", "r", "t"):
+    if name in ("k", "p", "r", "t"):
         return key <= before
     return seq_number(key) < seq_number(before) if name == "x" else seq_number(key) <= seq_number(before)
 
@@ -195,7 +197,7 @@ def _of(record: Parsed, seq: bytes, kind: str, what: str) -> Found:
 
 WHAT = {
     "r": "the recent writes", "e": "the entries", "k": "the index", "x": "the list of deadlines",
-    "a": "the access times", "v": "the large values", "t": "the list of labels",
+    "a": "the access times", "v": "the large values", "p": "the pieces of large values", "t": "the list of labels",
 }  # fmt: skip
 
 
@@ -244,7 +246,7 @@ def _entry(rows: Rows, txn: Any, seq: bytes, raw: bytes) -> Iterator[Found]:
         yield _of(record, seq, "index", "is not in the index")
     if record.flags & LARGE:
         try:
-            check_large(record.body, txn.get(seq, None, rows.v))
+            check_large(record.body, large_value(rows, txn, seq, record))
         except CorruptEntryError:
             yield _of(record, seq, "value", "has lost its large value")
     if record.deadline and not txn.cursor(rows.x).set_key_dup(DEADLINE.pack(record.deadline), seq):
@@ -297,10 +299,16 @@ def _access(rows: Rows, txn: Any, seq: bytes, raw: bytes) -> Iterator[Found]:
 
 def _value(rows: Rows, txn: Any, seq: bytes, _: bytes) -> Iterator[Found]:
     record = record_at(rows, txn, seq)
-    if record is None or (isinstance(record, Parsed) and not record.flags & LARGE):
+    if record is None or (isinstance(record, Parsed) and record.flags & (LARGE | PIECES) != LARGE):
         yield _found("dangling", "v", seq, "belongs to no entry")
+
+
+def _piece(rows: Rows, txn: Any, key: bytes, _: bytes) -> Iterator[Found]:
+    if not leads_to_pieces(rows, txn, key):
+        yield _found("dangling", "p", key, "belongs to no entry")
 
 
 EXAMINERS: dict[str, Callable[[Rows, Any, bytes, bytes], Iterator[Found]]] = {
     "r": _recent_write, "e": _entry, "k": _index, "x": _expiry, "t": _label, "a": _access, "v": _value,
+    "p": _piece,
 }  # fmt: skip

@@ -78,4 +78,4 @@ def beyond(name: str, start: bytes, key: bytes) -> bool:
     """
     if name == "x":
         return (seq_number(key[:8]), key[8:]) > (seq_number(start[:8]), start[8:])
-    return key > start if name in ("k", "q", "r", "t") else seq_number(key) > seq_number(start)
+    return key > start if name in ("k", "p", "q", "r", "t") else seq_number(key) > seq_number(start)
