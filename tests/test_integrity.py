@@ -470,9 +470,14 @@ def hurt(d, chance):
     elif name == "k":
         put(d, name, chance.randbytes(chance.choice([1, 5, 20]))[: d._store.limit], value)
     elif name == "t":
-        put(d, name, chance.choice([chance.randbytes(chance.choice([1, 12, 300])), key[:-4] + bytes(4), key[1:]]), b"")
+        put(
+            d,
+            name,
+            chance.choice([chance.randbytes(chance.choice([1, 12, 300])), key[:-4] + bytes(4), key[1:] or b"t"]),
+            b"",
+        )
     elif name == "p":
-        put(d, name, chance.choice([key[:-1] + b"\7", key[1:], key[4:8] + key[4:]]), value)
+        put(d, name, chance.choice([key[:-1] + b"\7", key[1:] or b"p", key[4:8] + key[4:]]), value)
     else:
         put(d, name, seq_bytes(chance.randrange(1, 1 << chance.choice([22, 30, 62]))), value)
 

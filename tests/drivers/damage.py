@@ -7,7 +7,7 @@ behind the mutant that killed it, and that is counted as a signal.
     damage.py FOLDER COUNT read|late|write|salvage|recent
 
 read: open through PersistDict, read each key, iterate by creation or by key, either way, run the integrity pass.
-late: the same with nothing looked at when it is opened, as where a store is large.
+late: the same with nothing but the roots looked at when it is opened, as where a store is large.
 write: the same as read, then set, overwrite and delete entries.
 salvage: read what can be read into a new store, and compare with what is intact.
 recent: not the data are damaged, but the recent writes of a process that died; read, drain, and salvage.
@@ -332,7 +332,7 @@ def main() -> None:
     folder, count, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     warnings.simplefilter("ignore")
     if mode == "late":
-        survey.SURVEY = 0
+        survey.SURVEY = 10  # the roots are looked at always
     os.environ["LOGURU_AUTOINIT"] = "False"
     begun = time.monotonic()
     counts = Run(folder, count, mode).run()

@@ -19,7 +19,7 @@ bytes are covered by the checksum of the whole, in the record.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 from zlib import crc32
@@ -87,7 +87,7 @@ def belongs(record: Parsed, number: int) -> bool:
     return bool(record.flags & PIECES) and number < pieces_of(large_size(record.body))
 
 
-def joined(pieces: Iterator[bytes | None]) -> bytes | None:
+def joined(pieces: Iterable[bytes | memoryview | None]) -> bytes | None:
     """The value that pieces make; None if one is missing."""
     parts: list[memoryview] = []
     for raw in pieces:
@@ -104,8 +104,13 @@ def large_value(rows: Any, txn: Any, seq: bytes, record: Parsed) -> bytes | None
         return whole
     if rows.p is None:
         return None
-    numbers = range(pieces_of(large_size(record.body)))
-    return joined(txn.get(piece_key(seq, number), None, rows.p) for number in numbers)
+    keys = [piece_key(seq, number) for number in range(pieces_of(large_size(record.body)))]
+    begin = rows.begin_data
+    if not rows.env.damage:  # else it is not LMDB's
+        light = begin(rows.p, buffers=True)  # of it a piece need not be copied before it is joined
+        if light.id() == txn.id():
+            return joined(map(light.get, keys))
+    return joined(txn.get(key, None, rows.p) for key in keys)
 
 
 def large_rows(rows: Any, txn: Any, seq: bytes) -> Iterator[tuple[str, bytes, bytes]]:
