@@ -6,6 +6,7 @@ d = PersistDict("cache")
 """
 
 from persistdict.codecs import Codec, SafeCodec
+from persistdict.conditions import DELETE, KEEP, Versioned
 from persistdict.dictionary import PersistDict
 from persistdict.entry import Entry
 from persistdict.errors import (
@@ -37,10 +38,15 @@ from persistdict.errors import (
 from persistdict.reports import Fault, Quarantined, Report, Salvaged
 from persistdict.rescue import salvage
 from persistdict.statistics import Stats, TaskStatus
+from persistdict.store import ABSENT, ANY
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABSENT",
+    "ANY",
+    "DELETE",
+    "KEEP",
     "BusyError",
     "ClosedError",
     "Codec",
@@ -75,5 +81,6 @@ __all__ = [
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
+    "Versioned",
     "salvage",
 ]

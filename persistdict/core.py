@@ -19,7 +19,7 @@ from persistdict.log import Log
 from persistdict.maintenance import keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.statistics import Tally
-from persistdict.store import Receipt, Store, Transaction
+from persistdict.store import Condition, Receipt, Record, Store, Transaction
 from persistdict.tasks import Charge
 
 __all__ = ["MISSING", "Core"]
@@ -240,6 +240,24 @@ class Core(Generic[K, V]):
             lambda front, commit: front.wrote_many(commit, kept_as),
         )
         return bool(done)
+
+    def _delete_version(self, record: Record, kept_as: Any) -> bool:
+        """Remove an entry if it is still as it was read."""
+        receipt = self._write(
+            lambda: self._store.delete(record.kb, record.version),
+            lambda front, receipt: front.wrote(receipt.id, kept_as, None),
+        )
+        if receipt is None:
+            return False
+        next(self._tally.deletes)
+        return True
+
+    def _put(
+        self, kb: bytes, hint: bytes, tag: int, blob: bytes, ttl: float | None, when: Condition, label: bytes = b""
+    ) -> Receipt | None:
+        """Set an entry under a condition, within `_write`. None if it does not hold."""
+        self._make_room([(kb, blob)])
+        return self._store.put(kb, hint, tag, blob, ttl, when, label)
 
     def _write(self, change: Callable[[], T | None], account: Callable[[Front, T], None]) -> T | None:
         """Change the store, and if that did anything, account for it in the front.

@@ -17,13 +17,14 @@ from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast, overload
 
 from persistdict.codecs import Codec
+from persistdict.conditions import Conditions
 from persistdict.core import MISSING
 from persistdict.dictlike import DictLike
 from persistdict.entry import Entry
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.options import Options, seconds
 from persistdict.setviews import Items, Keys, Values
-from persistdict.store import ABSENT, ANY, Item, Receipt, Record, Transaction
+from persistdict.store import ABSENT, ANY, Item, Record, Transaction
 from persistdict.tags import Tags, label_of
 from persistdict.upkeep import Upkeep
 
@@ -37,7 +38,7 @@ IMMUTABLE = frozenset((str, bytes, int, float, bool, type(None)))
 _STR = b"\x30"  # the type code of a str key, see keys.py
 
 
-class PersistDict(Upkeep[K, V], Tags[K, V], DictLike[K, V]):
+class PersistDict(Upkeep[K, V], Tags[K, V], Conditions[K, V], DictLike[K, V]):
     """A dictionary on disk that any number of threads, handles and processes share.
 
     It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the
@@ -356,16 +357,19 @@ class PersistDict(Upkeep[K, V], Tags[K, V], DictLike[K, V]):
         next(self._tally.deletes)
 
     @overload
-    def pop(self, key: K, /) -> V: ...
+    def pop(self, key: K, /, *, if_version: int = ...) -> V: ...
     @overload
-    def pop(self, key: K, default: V | D, /) -> V | D: ...
-    def pop(self, key: K, default: Any = MISSING, /) -> Any:
+    def pop(self, key: K, default: V | D, /, *, if_version: int = ...) -> V | D: ...
+    def pop(self, key: K, default: Any = MISSING, /, *, if_version: int | None = None) -> Any:
         """Remove an entry and return its value, atomically: of several callers one gets it.
 
         Raises KeyError if it is absent and no default is given. An entry that cannot be decoded stays.
+
+        Args:
+            if_version: the version that the entry must have, see `get_versioned`; one with another counts as absent.
         """
         kept_as, kb, _ = self._locate(key)
-        while (record := self._store.get_many([kb])[0]) is not None:
+        while (record := self._store.get_many([kb])[0]) is not None and if_version in (None, record.version):
             value = self._codec.decode(record.tag, record.blob)
             if self._delete_version(record, kept_as):
                 next(self._tally.found)
@@ -383,17 +387,6 @@ class PersistDict(Upkeep[K, V], Tags[K, V], DictLike[K, V]):
                 return key, value
         raise KeyError("popitem(): dictionary is empty")
 
-    def _delete_version(self, record: Record, kept_as: Any) -> bool:
-        """Remove an entry if it is still as it was read."""
-        receipt = self._write(
-            lambda: self._store.delete(record.kb, record.version),
-            lambda front, receipt: front.wrote(receipt.id, kept_as, None),
-        )
-        if receipt is None:
-            return False
-        next(self._tally.deletes)
-        return True
-
     def setdefault(self, key: K, default: Any = None, /) -> Any:
         """The value of `key`; if it is absent, `default`, which is stored. Atomic: all callers get the same value."""
         with contextlib.suppress(KeyError):
@@ -405,15 +398,11 @@ class PersistDict(Upkeep[K, V], Tags[K, V], DictLike[K, V]):
             if record is not None:
                 return self._codec.decode(record.tag, record.blob)
             if self._write(
-                lambda: self._put_absent(kb, hint, tag, blob),
+                lambda: self._put(kb, hint, tag, blob, self._ttl, ABSENT),
                 lambda front, receipt: front.wrote_many(receipt.id, [kept_as]),
             ):
                 next(self._tally.sets)
                 return default
-
-    def _put_absent(self, kb: bytes, hint: bytes, tag: int, blob: bytes) -> Receipt | None:
-        self._make_room([(kb, blob)])
-        return self._store.put(kb, hint, tag, blob, self._ttl, ABSENT)
 
     @classmethod
     def fromkeys(cls, iterable: Iterable[Any], value: Any = None, /, *args: Any, **options: Any) -> Any:

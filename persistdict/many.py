@@ -24,6 +24,7 @@ class Many(Core[K, V]):
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """The entries of those keys that are there, from one snapshot, in the order asked; not through the cache.
 
+        >>> from persistdict import PersistDict
         >>> d = PersistDict("memory://")
         >>> d.set_many({"a": 1, "b": 2})
         >>> d.get_many(["b", "x", "a"])
@@ -103,6 +104,7 @@ class Many(Core[K, V]):
         What is there already is kept; only the first call for a database, ever, in any process, writes (also if it was
         cleared since).
 
+        >>> from persistdict import PersistDict
         >>> d = PersistDict("memory://")
         >>> d = d(a=1, b="string")
         >>> d = d(a=2)

@@ -39,10 +39,13 @@ T = TypeVar("T")
 
 
 class When(enum.Enum):
-    """The condition of a write."""
+    """The condition of a write: ABSENT, that there is no entry; ANY, none."""
 
     ANY = "any"
     ABSENT = "absent"
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 ANY = When.ANY
@@ -61,10 +64,7 @@ class Capability(enum.Flag):
 
 
 class Record(NamedTuple):
-    """One entry. Times are float seconds since the epoch.
-
-    `expires_at` is when it ends if nobody touches it; `deadline` when it ends even so.
-    """
+    """One entry; it ends at `expires_at` if nobody touches it, at `deadline` even so (seconds since the epoch)."""
 
     kb: bytes
     hint: bytes

@@ -19,7 +19,7 @@ ROOMS = [
     ["options", "rescue", "lifecycle"],
     ["core"],
     ["upkeep", "tags"],
-    ["many", "dictlike"],
+    ["many", "dictlike", "conditions"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from persistdict import PersistDict
+from persistdict import ABSENT, DELETE, KEEP, PersistDict
 from persistdict.testing import Clock
 
 SHORT_KEYS = ["", "a", "b", "ab", "a\x00", "\ud800", b"", b"a", 0, 1, True, 2.5, -1, None, (), ("a",), ("a", True)]
@@ -195,6 +195,50 @@ class Model(RuleBasedStateMachine):
         else:
             assert self.call(who, "setdefault", key, value) == value
             self.model_set(key, value, self.ttl)
+
+    @rule(who=WHO, key=KEYS, value=VALUES, ttl=TTLS)
+    def add(self, who, key, value, ttl):
+        assert self.call(who, "add", key, value, ttl=ttl) is not self.alive(key)
+        if not self.alive(key):
+            self.model_set(key, value, ttl)
+
+    @rule(who=WHO, key=KEYS, value=VALUES)
+    def replace(self, who, key, value):
+        version = self.call(who, "replace", key, value)
+        assert (version is not None) is self.alive(key)
+        if self.alive(key):
+            self.model_set(key, value, self.ttl)
+            assert self.call(who, "get_versioned", key) == (value, version)
+
+    @rule(reader=WHO, who=WHO, key=KEYS, value=VALUES, other=st.booleans())
+    def replace_what_was_read(self, reader, who, key, value, other):
+        read, version = self.call(reader, "get_versioned", key, "missing")
+        assert read == (self.model[key][0] if self.alive(key) else "missing")
+        self.used(key)
+        if other:
+            self.call("cached", "set", key, "of another", ttl=None)
+            self.model_set(key, "of another", None)
+        done = self.call(who, "replace", key, value, if_version=version, ttl=50)
+        assert (done is None) is other
+        if not other:
+            self.model_set(key, value, 50)
+        elif version is not ABSENT:
+            assert self.call(who, "pop", key, "default", if_version=version) == "default"
+
+    @rule(who=WHO, key=KEYS)
+    def transform(self, who, key):
+        alive = self.alive(key)
+        text = repr(self.model[key][0] if alive else ABSENT)
+        ends = self.model[key][1] if alive else None
+        assert self.call(who, "transform", key, repr) == text
+        self.model_set(key, text, ends - self.clock.now if ends is not None else None if alive else self.ttl)
+
+    @rule(who=st.sampled_from(["cached", "uncached"]), key=KEYS, verdict=st.sampled_from([KEEP, DELETE]))
+    def keep_or_delete(self, who, key, verdict):
+        value = self.model[key][0] if self.alive(key) and verdict is KEEP else ABSENT
+        assert self.call(who, "transform", key, lambda _: verdict) == value
+        if verdict is DELETE:
+            self.model.pop(key, None)
 
     @rule(who=WHO)
     def popitem(self, who):

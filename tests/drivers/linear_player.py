@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from drivers import conditions
 from drivers.history import DONE, FAILED, NUMBER_OF, Recorder
 from drivers.linear_faults import plant
 from drivers.running import seed
 
-from persistdict import PersistDict
+from persistdict import ABSENT, PersistDict
 from persistdict.errors import ClosedError
 
 Dict = PersistDict[Any, Any]
@@ -214,15 +213,15 @@ class Player(threading.Thread):
         return outcome == DONE
 
     def versioned(self, d: Dict, key: int, _: int) -> int:
-        found = conditions.get_versioned(d, KEYS[key])
-        if found is None:
+        found = d.get_versioned(KEYS[key])
+        if found.version is ABSENT:
             self.seen.pop(key, None)
             return 0
-        self.seen[key] = unwrap(key, found[0]), found[1]
+        self.seen[key] = unwrap(key, found.value), found.version
         return self.seen[key][0]
 
     def replace(self, d: Dict, key: int, number: int) -> int:
-        return conditions.replace(d, KEYS[key], wrap(key, number), self.seen[key][1])
+        return d.replace(KEYS[key], wrap(key, number), if_version=self.seen[key][1]) is not None
 
 
 def _set(d: Dict, key: int, number: int) -> int:
@@ -238,6 +237,17 @@ def _delete(d: Dict, key: int, _: int) -> int:
     return 1
 
 
+def _transform(d: Dict, key: int, number: int) -> int:
+    replaced = [None]
+
+    def change(value: Any) -> Any:
+        replaced[0] = None if value is ABSENT else value
+        return wrap(key, number)
+
+    d.transform(KEYS[key], change)
+    return unwrap(key, replaced[0])
+
+
 WRITES = ("set", "add", "replace", "setdefault", "transform")
 REMEMBERING = ("versioned", "replace")
 PLAIN: dict[str, Callable[[Dict, int, int], int]] = {  # of the key's number and the value; the result as recorded
@@ -245,10 +255,10 @@ PLAIN: dict[str, Callable[[Dict, int, int], int]] = {  # of the key's number and
     "contains": lambda d, key, _: KEYS[key] in d,
     "set": _set,
     "delete": _delete,
-    "add": lambda d, key, number: conditions.add(d, KEYS[key], wrap(key, number)),
+    "add": lambda d, key, number: d.add(KEYS[key], wrap(key, number)),
     "pop": lambda d, key, _: unwrap(key, d.pop(KEYS[key], None)),
     "setdefault": lambda d, key, number: unwrap(key, d.setdefault(KEYS[key], wrap(key, number))),
-    "transform": lambda d, key, number: unwrap(key, conditions.transform(d, KEYS[key], lambda _: wrap(key, number))),
+    "transform": _transform,
 }
 
 

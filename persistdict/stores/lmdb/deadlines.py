@@ -20,7 +20,7 @@ MOST = 128
 
 def deadline_of(now: float, ttl: float | None) -> int:
     """The deadline of an entry written now; 0 for none."""
-    return max(1, int((now + ttl) * 1e6)) if ttl is not None else 0
+    return max(1, round((now + ttl) * 1e6)) if ttl is not None else 0
 
 
 def with_room(txn: Any, db: Any, deadline: int, known: tuple[int, int]) -> int:
