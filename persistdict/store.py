@@ -3,8 +3,7 @@
 A store holds entries. An entry has a key (`kb`, ordered bytes, and a `hint`, opaque), a value (`tag`, `blob`), times,
 and a `version` that grows with every write of the key. Its identity is `seq`, 8 opaque bytes given at creation and
 kept by overwrites; entries are in the order of creation. `tag` is the codec's and tells how to decode the blob; what
-users call the tag of an entry, by which they list and evict, is its `label` in every store: 1 to 255 bytes; b"" for
-none.
+users call the tag of an entry is its `label` in every store: 1 to 255 bytes; b"" for none.
 
 Guarantees that every store gives, and `persistdict.testing.StoreContract` checks:
 
@@ -44,8 +43,10 @@ class When(enum.Enum):
     ANY = "any"
     ABSENT = "absent"
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return self.name
+
+    __repr__ = __str__
 
 
 ANY = When.ANY
