@@ -5,13 +5,9 @@ import os
 import threading
 
 import pytest
-from beartype import BeartypeConf
-from beartype.claw import beartype_package
+from typechecking import check_types_of
 
-beartype_package(
-    "persistdict",
-    conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError),
-)
+check_types_of("persistdict")
 
 
 def open_files() -> set[str]:
