@@ -21,6 +21,12 @@ def open_files() -> set[str]:
     return {name for name in found if name.endswith((".mdb", "gate.lock"))}
 
 
+def pytest_collection_finish():
+    """Modules and tests stay to the end; so that not every collection after a test goes through all of them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """Fail a test that leaves a thread or an open database behind."""
