@@ -39,7 +39,7 @@ class Access(NamedTuple):
     size: int
 
 
-class Uses(dict[bytes, "float | None"]):
+class Uses(dict[bytes, float | None]):
     """Reads that were noted, as in `Store.touched`, and how many of each. (Threads may lose a count.)"""
 
     def __init__(self) -> None:

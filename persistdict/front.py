@@ -37,7 +37,7 @@ from persistdict.statistics import Counter
 
 __all__ = ["Front"]
 
-Copy = tuple[Any, "int | None", bytes, int, "float | None"]
+Copy = tuple[Any, int | None, bytes, int, float | None]
 MAX_ENTRIES = 128  # of the default cache
 LARGEST = 32 * 1024  # bytes of an encoded value that the default cache keeps; a store reads larger ones fast enough
 ADMIT_ONE_IN = 8  # misses of a full default cache; keeps a scan over everything from costing twice

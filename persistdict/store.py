@@ -107,7 +107,7 @@ class Moment(Protocol):
 
 
 # What `read` gives: tag, blob, seq, when a copy of the value must be asked for again (None: never), the snapshot's id.
-Found = tuple[int, bytes, bytes, "float | None", int]
+Found = tuple[int, bytes, bytes, float | None, int]
 
 
 class Transaction(abc.ABC):

@@ -5,13 +5,9 @@ import os
 import threading
 
 import pytest
-from beartype import BeartypeConf
-from beartype.claw import beartype_package
+from typechecking import check_types_of
 
-beartype_package(
-    "persistdict",
-    conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError),
-)
+check_types_of("persistdict")
 
 
 def open_files() -> set[str]:
@@ -25,13 +21,25 @@ def open_files() -> set[str]:
     return {name for name in found if name.endswith((".mdb", "gate.lock", "flags.map"))}
 
 
+def pytest_collection_finish():
+    """Modules and tests stay to the end; so that not every collection after a test goes through all of them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
-    """Fail a test that leaves a thread or an open database behind."""
+    """Fail a test that leaves a thread or an open database behind.
+
+    Nobody waits for the thread of a handle that was collected: it has been told to end, and does so a moment later.
+    """
     before = open_files() if os.path.isdir("/proc/self/fd") else set()
     yield
     gc.collect()
-    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("persistdict")]
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("persistdict")]
+    for thread in threads:
+        thread.join(1)
+    threads = [thread for thread in threads if thread.is_alive()]
     assert not threads, f"left running: {threads}"
     if os.path.isdir("/proc/self/fd"):
         assert not open_files() - before

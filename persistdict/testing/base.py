@@ -55,6 +55,7 @@ class StoreTests:
             faults, _ = store.check(1 << 30) if not self._is_closed(store) else ([], None)
             store.close()
             assert not faults
+        self._opened.clear()  # pytest keeps the test itself
 
     @staticmethod
     def _is_closed(store: Store) -> bool:
