@@ -6,6 +6,7 @@ ranked is decided again in the transaction that removes it. Reads are noted in b
 round of upkeep, or the last pass, count as equally late.
 
 Where upkeep runs in the background it is asked in time; while it is at work, writers go on beyond the bound a little.
+What was beyond a bound from the first is left to it, too: nobody's first write waits until all of that is gone.
 
 Threads: any number.
 """
@@ -65,6 +66,7 @@ class Bounds:
         self._lock = threading.RLock()
         self._waiting = 0  # writers, about; for them upkeep does not rest
         self._keeping = False  # whether upkeep is at work; guarded by _lock
+        self._found: Usage | None = None  # what was there at the first look, until upkeep has made room
         self.ask: Callable[[], object] | None = None
         self.evicted = 0
         self.limits = max_entries, max_bytes, policy
@@ -85,7 +87,10 @@ class Bounds:
             if max(sizes, default=0) > self._max.size:
                 raise TooLargeError(f"an entry of {max(sizes):,} bytes is larger than max_bytes={self._max.size:,}")
             coming = Usage(len(sizes), size)
-            if self._keeping and not self._exceeds(self._store.usage(), coming, BEYOND):
+            usage = self._store.usage()
+            if self._found is None:
+                self._found = usage
+            if self._keeping and (not self._exceeds(usage, coming, BEYOND) or self._was_so(usage, coming)):
                 return  # upkeep is making room
             try:
                 self._waiting += 1
@@ -96,6 +101,10 @@ class Bounds:
 
     def _look(self, coming: Usage, present: Callable[[], Usage]) -> None:
         usage = self._store.usage()
+        if self.ask is not None and self._was_so(usage, coming):
+            self._left = Usage(0, 0)
+            self.ask()
+            return
         if self._exceeds(usage, coming, 1.0):
             entries, size = present()
             coming = Usage(coming.entries - entries, coming.size - size - OVERHEAD * entries)
@@ -119,6 +128,17 @@ class Bounds:
         self._left = Usage(
             min(max(0, self._max.entries - usage.entries - coming.entries) // LOOKS, self._max.entries // MOST_UNSEEN),
             min(max(0, self._max.size - usage.size - coming.size) // LOOKS, self._max.size // MOST_UNSEEN),
+        )
+
+    def _was_so(self, usage: Usage, coming: Usage) -> bool:
+        """Whether the bound was exceeded from the first, and is not by more than then, or only by a little."""
+        found = self._found
+        return (
+            found is not None
+            and self._policy != "none"
+            and self._exceeds(found, Usage(0, 0), 1.0)
+            and usage.entries + coming.entries <= max(found.entries, self._max.entries) * BEYOND
+            and usage.size + coming.size <= max(found.size, self._max.size) * BEYOND
         )
 
     def after_fork(self) -> None:
@@ -158,6 +178,7 @@ class Bounds:
                 patient = lambda: self._waiting > 0 or proceed()  # noqa: E731
                 if self._exceeds(self._store.usage(), nothing, HIGH):
                     self._evict(nothing, patient)
+                    self._found = nothing
                 elif not self._candidates and self._exceeds(self._store.usage(), nothing, NEAR):
                     self._rank(self._store.usage().entries, patient)
             finally:

@@ -383,3 +383,26 @@ def test_the_thread_makes_room_before_a_writer_has_to(tmp_path):
         while d.stats().tasks["evict"].runs == runs or len(d) > 1902:
             assert upkeep_threads()
         assert d["nearer"] == 1
+
+
+def test_the_thread_rests_four_times_as_long_as_a_step_took(monkeypatch):
+    """A millisecond at least and a tenth of a second at most; what is urgent is done behind each rest."""
+    from persistdict import maintenance
+
+    now, rests, urgent = [100.0], [], []
+
+    class Stop(threading.Event):
+        def wait(self, seconds=None):
+            rests.append(round(seconds, 6))
+            now[0] += seconds
+            return len(rests) == 4
+
+    monkeypatch.setattr(maintenance.time, "monotonic", lambda: now[0])
+    pace = maintenance._Pace(Stop(), lambda: urgent.append(now[0]))
+    goes_on = []
+    for step in (0.0, 0.01, 5.0, 0.01):
+        now[0] += step
+        goes_on.append(pace())
+    assert rests == [0.001, 0.04, 0.1, 0.04]
+    assert goes_on == [True, True, True, False]
+    assert len(urgent) == 3
