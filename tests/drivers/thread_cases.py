@@ -100,7 +100,7 @@ def close_during_writes(folder: str, rounds: int) -> dict[str, Any]:
         faults = faults_of(keep)
         assert not faults, faults
         names = {bytes(name).decode(errors="replace") for name, _ in keep._store.begin_data().cursor()}
-        assert names == {"k", "e", "v", "x", "a", "t", "info"}, f"a write went into the main database: {names}"
+        assert names == {"k", "e", "v", "p", "x", "a", "t", "info"}, f"a write went into the main database: {names}"
     keep.close()
     assert not verified(folder)
     return dict(did)
