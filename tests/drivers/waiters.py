@@ -50,14 +50,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the writers may complain
         from persistdict.stores.lmdb.gate import Gate
 
-        made = Gate.__init__
-
-        def make(self: Any, path: str) -> None:
-            made(self, path)
-            self.hold = self.free = lambda: None
-            self.hold_patiently = lambda: None
-
-        Gate.__init__ = make  # type: ignore[method-assign]
+        Gate.lock = lambda self, byte: (bool, bool)  # type: ignore[method-assign]
     draw = random.Random(seed())
     did: Counter[str] = Counter()
     last: dict[int, int] = {}
