@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from persistdict.core import MISSING, Core
 from persistdict.options import seconds
-from persistdict.store import ABSENT, Condition, Receipt, Record, When
+from persistdict.store import ABSENT, KEPT, Condition, Receipt, When
 from persistdict.tags import label_of
 
 __all__ = ["DELETE", "KEEP", "Conditions", "Versioned"]
@@ -166,10 +166,13 @@ class Conditions(Core[K, V]):
                 if record is None or self._delete_version(record, located[0]):
                     return ABSENT
                 continue
-            kept = label if record is None or tag is not MISSING else record.label
-            left = self._time_left(record) if lifetime is MISSING else lifetime
-            when = ABSENT if record is None else record.version
-            if self._put_if(located, self._codec.encode(after), left, kept, when) is not None:
+            rest: tuple[float | None, bytes, Condition]
+            if record is None:
+                rest = self._ttl if lifetime is MISSING else lifetime, label, ABSENT
+            else:
+                kept = record.label if tag is MISSING else label
+                rest = KEPT if lifetime is MISSING else lifetime, kept, record.version
+            if self._put_if(located, self._codec.encode(after), *rest) is not None:
                 return after
 
     def incr(
@@ -195,12 +198,6 @@ class Conditions(Core[K, V]):
         (1, 11)
         """
         return self._transform(key, lambda value: (default if value is ABSENT else value) + delta, ttl, tag)
-
-    def _time_left(self, record: Record | None) -> float | None:
-        """How long an entry would last that is written now as it was."""
-        if record is None:
-            return self._ttl
-        return None if record.deadline is None else record.deadline - self._store.clock()
 
     def _prepared(
         self, key: K, value: V, ttl: Any, tag: str | None

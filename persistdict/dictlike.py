@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from itertools import islice
 from reprlib import Repr
@@ -69,7 +69,7 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         while kbs := [item.kb for item in islice(items, _BATCH)]:
             records = [record for kb in kbs if (record := self._readable(kb)) is not None]
             pairs = [(record.kb, record.blob) for record in records]
-            new._write_many(partial(_put_again, records=records, now=self._store.clock()), [], len(records), pairs)
+            new._write_many(partial(_put_again, records=records, clock=self._store.clock), [], len(records), pairs)
         return new
 
     def _readable(self, kb: bytes) -> Record | None:
@@ -115,8 +115,8 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         return new
 
 
-def _put_again(txn: Transaction, records: list[Record], now: float) -> int:
+def _put_again(txn: Transaction, records: list[Record], clock: Callable[[], float]) -> int:
     for record in records:
-        ttl = None if record.deadline is None else record.deadline - now
+        ttl = None if record.deadline is None else record.deadline - clock()
         txn.put(record.kb, record.hint, record.tag, record.blob, ttl=ttl, label=record.label)
     return txn.id()

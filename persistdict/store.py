@@ -14,9 +14,8 @@ Guarantees that every store gives, and `persistdict.testing.StoreContract` check
   costs next to nothing: a copy made at id N is valid as long as the id is N.
 - No lock and no snapshot is held while a caller's code runs between two items of `scan`.
 
-Threads: a store may be used by any number of threads. Arguments are encoded already; no user code runs in here,
-except the function given to `update`, which must be quick, must not touch the store by another way, and may be
-called again if the engine has to repeat the transaction.
+Threads: any number may use a store. Arguments are encoded already; no user code runs in here, except the function given
+to `update`, which must be quick, must not touch the store by another way, and may be called again by the engine.
 """
 
 from __future__ import annotations
@@ -32,8 +31,9 @@ from persistdict.errors import Unsupported
 from persistdict.reports import Fault, Quarantined, Report
 from persistdict.statistics import Counted
 
-__all__ = ["ABSENT", "ANY", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
+__all__ = ["ABSENT", "ANY", "KEPT", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
 
+KEPT = float("-inf")  # as a time to live: the entry keeps the deadline that it has, if any
 T = TypeVar("T")
 
 

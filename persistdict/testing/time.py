@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from persistdict.store import ABSENT, Store
+from persistdict.store import ABSENT, KEPT, Store
 from persistdict.testing.base import StoreTests, kbs, key
 
 __all__ = ["TimeTests"]
@@ -60,6 +60,21 @@ class TimeTests(StoreTests):
         self.clock.now += 100
         assert other.contains(key(1))
         assert other.count() == 1
+
+    def test_an_overwrite_keeps_the_deadline_if_that_is_asked_for(self) -> None:
+        store, other = self.pair()
+        for size in (10, 40_000, 2 << 20):
+            for ttl in (None, 50):
+                store.put(key(1), b"", 1, b"v" * size, ttl=ttl)
+                deadline = store.get(key(1)).deadline  # type: ignore[union-attr]
+                self.clock.now += 7
+                other.put(key(1), b"", 1, b"w" * size, ttl=KEPT)
+                assert store.get(key(1)).deadline == deadline  # type: ignore[union-attr]
+                assert (deadline is None) is (ttl is None)
+            self.clock.now += 43
+            self.expect_absent(store, key(1))
+            other.put(key(1), b"", 1, b"x", ttl=KEPT)
+            assert store.get(key(1)).deadline is None  # type: ignore[union-attr]
 
     def test_expire_removes_what_is_over_and_nothing_else(self) -> None:
         store, other = self.pair()

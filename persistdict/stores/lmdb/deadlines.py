@@ -12,14 +12,18 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from persistdict.store import KEPT
+
 __all__ = ["DEADLINE", "deadline_of", "with_room"]
 
 DEADLINE = struct.Struct("=Q")
 MOST = 128
 
 
-def deadline_of(now: float, ttl: float | None) -> int:
-    """The deadline of an entry written now; 0 for none."""
+def deadline_of(now: float, ttl: float | None, before: int) -> int:
+    """The deadline of an entry written now; 0 for none. `before`: the one that it has, if it is there."""
+    if ttl == KEPT:
+        return before
     return max(1, round((now + ttl) * 1e6)) if ttl is not None else 0
 
 

@@ -170,11 +170,11 @@ class Pair(Rows):
         now = self.clock()
         commit: int = r.id()
         version = (self.base + commit) << COUNTER_BITS | n
-        deadline = deadline_of(now, ttl)
         place = self._locate_to_write(r, d, kb)
         alive = place is not None and self.alive(d, place, now)
         if not holds(when, place if alive else None):
             return None
+        deadline = deadline_of(now, ttl, place.slot[1] if place is not None and alive else 0)
         seq, ctime, key = seq_bytes(version), now, kb
         if place is not None and alive:
             seq = place.slot[0]

@@ -199,11 +199,11 @@ class Rows:
     ) -> tuple[bytes, float | None] | None:  # fmt: skip
         """Set an entry; gives its seq and its end. None if the condition does not hold."""
         now = self.clock()
-        deadline = deadline_of(now, ttl)
         place = self.find(txn, kb)
         alive = place is not None and self.alive(txn, place, now)
         if not holds(when, place if alive else None):
             return None
+        deadline = deadline_of(now, ttl, place.slot[1] if place is not None and alive else 0)
         seq, ctime = seq_bytes(version), now
         if place is not None and alive:
             seq = place.slot[0]

@@ -7,6 +7,7 @@ from typing import Any
 from persistdict.store import (
     ABSENT,
     ANY,
+    KEPT,
     Condition,
     Receipt,
     Record,
@@ -71,7 +72,10 @@ class MemoryTransaction(Transaction):
             seq, ctime, hint = alive.seq, alive.ctime, alive.hint
         else:
             rows.pop(kb, None)
-        row = Row(hint, tag, blob, seq, version, ctime, now, None if ttl is None else now + ttl, label)
+        deadline = None if ttl is None else now + ttl
+        if ttl == KEPT:
+            deadline = None if alive is None else alive.deadline
+        row = Row(hint, tag, blob, seq, version, ctime, now, deadline, label)
         rows[kb] = row
         return Receipt(seq, version, self._store._ends(row), self._id)
 
