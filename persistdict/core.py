@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -19,7 +19,7 @@ from persistdict.log import Log
 from persistdict.maintenance import keeper_of
 from persistdict.options import Options, make_store, seconds
 from persistdict.statistics import Tally
-from persistdict.store import Condition, Receipt, Record, Store, Transaction
+from persistdict.store import Condition, Item, Receipt, Record, Store, Transaction
 from persistdict.tasks import Charge
 
 __all__ = ["MISSING", "Core"]
@@ -179,6 +179,20 @@ class Core(Generic[K, V]):
         return self._store is CLOSED or (self._finalizer is not None and not self._finalizer.alive)
 
     # Reading
+
+    def _iter_keys(self, reverse: bool, label: bytes = b"") -> Iterator[K]:
+        """The keys in order of insertion, or of the entries with a label."""
+        store = self._store
+        return self._keys_of(store.labelled(label) if label else store.scan(reverse=reverse, values=False))
+
+    def _keys_of(self, items: Iterator[Item]) -> Iterator[K]:
+        for item in items:
+            try:
+                key = self._keys.decode(item.kb, item.hint)
+            except Exception as error:
+                self._warn_passed_over(error)
+                continue
+            yield key
 
     def _warn_passed_over(self, error: Exception) -> None:
         message = f"an entry of {self._log.name} was passed over: {type(error).__name__}: {error}"

@@ -23,6 +23,7 @@ from persistdict.dictlike import DictLike
 from persistdict.entry import Entry
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.options import Options, seconds
+from persistdict.ordered import Ordered
 from persistdict.setviews import Items, Keys, Values
 from persistdict.store import ABSENT, ANY, Item, Record, Transaction
 from persistdict.tags import Tags, label_of
@@ -38,7 +39,7 @@ IMMUTABLE = frozenset((str, bytes, int, float, bool, type(None)))
 _STR = b"\x30"  # the type code of a str key, see keys.py
 
 
-class PersistDict(Upkeep[K, V], Tags[K, V], Conditions[K, V], DictLike[K, V]):
+class PersistDict(Upkeep[K, V], Tags[K, V], Ordered[K, V], Conditions[K, V], DictLike[K, V]):
     """A dictionary on disk that any number of threads, handles and processes share.
 
     It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the
@@ -250,16 +251,6 @@ class PersistDict(Upkeep[K, V], Tags[K, V], Conditions[K, V], DictLike[K, V]):
     def values(self) -> Values[V]:
         """A live view of the values; see `items`."""
         return Values(self)
-
-    def _iter_keys(self, reverse: bool, label: bytes = b"") -> Iterator[K]:
-        store = self._store
-        for record in store.labelled(label) if label else store.scan(reverse=reverse, values=False):
-            try:
-                key = self._keys.decode(record.kb, record.hint)
-            except Exception as error:
-                self._warn_passed_over(error)
-                continue
-            yield key
 
     def _iter_items(self, reverse: bool) -> Iterator[tuple[K, V]]:
         for record in self._store.scan(reverse=reverse):

@@ -5,7 +5,6 @@ In the stores a tag is called a label, see store.py. Messages never contain one.
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TypeVar
@@ -35,12 +34,8 @@ def label_of(tag: Any) -> bytes:
     return label
 
 
-class Tags(Core[K, V], abc.ABC):
+class Tags(Core[K, V]):
     """The part of a dictionary that deals with tags. An entry gets its tag by `set` or `set_many`."""
-
-    @abc.abstractmethod
-    def _iter_keys(self, reverse: bool, label: bytes = b"") -> Iterator[K]:
-        """The keys in order of insertion, or of the entries with a label."""
 
     def tagged(self, tag: str) -> Iterator[K]:
         """The keys of the entries that have this tag, in order of insertion; does not count as a read of them.

@@ -19,7 +19,7 @@ ROOMS = [
     ["options", "rescue", "lifecycle"],
     ["core"],
     ["upkeep", "tags"],
-    ["many", "dictlike", "conditions"],
+    ["many", "dictlike", "conditions", "ordered"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],

@@ -1,0 +1,86 @@
+"""Keys by their order: that of insertion, that of the keys themselves, or none."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from persistdict.core import MISSING, Core
+
+__all__ = ["Ordered"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Ordered(Core[K, V]):
+    """The part of a dictionary that gives some of its keys. None of these counts as a read of an entry."""
+
+    def range(self, start: K = MISSING, stop: K = MISSING, *, reverse: bool = False) -> Iterator[K]:
+        """The keys from `start` on and before `stop`, in order of the keys.
+
+        Numbers are in order of their size, texts in that of their code points, and tuples as tuples are, so that a
+        tuple comes before all that begin with it; keys of different types are in the order None, numbers, bytes, text,
+        tuples. With a `key_serializer` it is the order of the bytes that it gives.
+
+        No lock and no snapshot is held between two keys. Cost: what lies outside is not looked at.
+
+        Args:
+            start: the first key, there or not; from the beginning if it is not given.
+            stop: the key before which it ends; to the end if it is not given.
+            reverse: begin with the last.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.update({(user, day): day for user in ("ann", "bob") for day in (3, 1, 20)})
+        >>> list(d.range(("ann",), ("ann", 10)))
+        [('ann', 1), ('ann', 3)]
+        >>> next(d.range(reverse=True))
+        ('bob', 20)
+        """
+        first = None if start is MISSING else self._keys.encode(start)[0]
+        last = None if stop is MISSING else self._keys.encode(stop)[0]
+        return self._keys_of(self._store.scan(reverse=reverse, values=False, by_key=True, start=first, stop=last))
+
+    def oldest(self, n: int = 1) -> list[K]:
+        """The `n` keys that were inserted first, the first of them first; an overwrite is no insertion.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.update(a=1, b=2, c=3)
+        >>> d.oldest(2), d.newest(2)
+        (['a', 'b'], ['c', 'b'])
+        """
+        return list(islice(self._iter_keys(False), n))
+
+    def newest(self, n: int = 1) -> list[K]:
+        """The `n` keys that were inserted last, the last of them first; an overwrite is no insertion."""
+        return list(islice(self._iter_keys(True), n))
+
+    def sample(self, n: int = 1, *, rng: random.Random | None = None) -> list[K]:
+        """`n` different keys at random, in random order; all of them if there are not so many.
+
+        Args:
+            n: how many.
+            rng: what to draw them with; by default the module `random`.
+
+        Each set of `n` keys is as likely as any other. Cost: a look at every key, and `n` of them in memory.
+
+        >>> import random
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.update({number: None for number in range(100)})
+        >>> sorted(d.sample(100)) == list(range(100)), len(d.sample(3, rng=random.Random(1)))
+        (True, 3)
+        """
+        draw: Any = rng or random
+        keys = self._iter_keys(False)
+        found = list(islice(keys, n))
+        for seen, key in enumerate(keys, n + 1):
+            at = draw.randrange(seen)
+            if at < n:
+                found[at] = key
+        draw.shuffle(found)
+        return found
