@@ -16,8 +16,8 @@ class Fault:
             an impossible sequence number; "order" it is out of order, or lies under the key of another; "index",
             "expiry", "label", "access" it is missing from, or wrong in, the index, the list of deadlines, that of tags,
             the times of access; "dangling" a row of one of these, or a large value, that no entry belongs to; "twice"
-            two entries for one key; "page" a page of the file; "leak" a page that is used for nothing, which harms no
-            entry.
+            two entries for one key; "piece" a piece of a large value does not say so; "page" a page of the file; "leak"
+            a page that is used for nothing, which harms no entry.
         name: the digest of the key, or the sequence number of the entry in hexadecimal.
         sentence: what is wrong.
     """

@@ -181,6 +181,11 @@ def a_piece_belongs_to_nobody(d):
     return {"dangling"}, []
 
 
+def a_piece_names_another_entry(d):
+    flip(d, "p", piece_of(d, "large, in pieces", 1), 3)
+    return {"piece"}, []
+
+
 def a_value_is_there_whole_and_in_pieces(d):
     put(d, "v", seq_of(d, "large, in pieces"), HUGE)
     return {"dangling"}, []
@@ -346,7 +351,8 @@ DAMAGE = [
     a_record_is_damaged, a_record_is_cut_short, a_record_is_gone, a_record_with_everything_is_damaged,
     a_large_value_is_damaged, a_large_value_is_gone, a_large_value_belongs_to_nobody,
     a_large_value_belongs_to_a_small_record,
-    a_piece_is_damaged, a_piece_is_gone, all_pieces_are_gone, a_piece_belongs_to_nobody,
+    a_piece_is_damaged, a_piece_is_gone, all_pieces_are_gone, a_piece_names_another_entry,
+    a_piece_belongs_to_nobody,
     a_value_is_there_whole_and_in_pieces, a_record_of_pieces_is_damaged, a_record_of_pieces_is_gone,
     an_entry_of_pieces_has_an_impossible_number,
     a_row_of_the_index_is_gone, a_row_of_the_index_has_no_form,

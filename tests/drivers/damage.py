@@ -33,7 +33,7 @@ from drivers.running import finish, seed
 from persistdict import PersistDict, PersistDictError, salvage
 from persistdict.stores.lmdb import survey
 from persistdict.stores.lmdb.pages import BIG, LEAF, PageFile, loose_metas, node_at, offsets_of
-from persistdict.stores.lmdb.pieces import parse_piece_key
+from persistdict.stores.lmdb.pieces import HEAD, parse_piece_key
 from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.record import parse_record, seq_number
 from persistdict.stores.lmdb.trees import leaves, named_trees
@@ -106,6 +106,8 @@ def extents(path: str, keys: dict[bytes, Any]) -> list[Extent]:
                     start = seq_number(node.data) * PAGE + 16
                 if name == b"e":
                     owner[node.key] = keys[parse_record(file.read(node.size, start)).kb]
+                if name == b"p":  # what is before is not the value's
+                    start, node = start + HEAD, node._replace(size=node.size - HEAD)
                 found.append((start, start + node.size, owner[(parse_piece_key(node.key) or (node.key, 0))[0]]))
     return found
 

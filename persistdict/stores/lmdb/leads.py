@@ -6,11 +6,11 @@ from typing import Any
 
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import crop
-from persistdict.stores.lmdb.pieces import belongs, parse_piece_key
+from persistdict.stores.lmdb.pieces import belongs, head_of, parse_piece_key
 from persistdict.stores.lmdb.record import Parsed, parse_label_key, parse_record
 from persistdict.stores.lmdb.rows import Rows
 
-__all__ = ["index_key", "leads_to_labelled", "leads_to_pieces", "record_at"]
+__all__ = ["head_asked_for", "index_key", "leads_to_labelled", "record_at"]
 
 
 def index_key(rows: Rows, kb: bytes) -> bytes:
@@ -37,10 +37,12 @@ def leads_to_labelled(rows: Rows, txn: Any, key: bytes) -> bool:
     return isinstance(record, CorruptEntryError) or (record is not None and record.label == label)
 
 
-def leads_to_pieces(rows: Rows, txn: Any, key: bytes) -> bool:
-    """Whether a piece belongs to an entry that has one of its number, or to one that cannot be read."""
+def head_asked_for(rows: Rows, txn: Any, key: bytes) -> bytes | None:
+    """What a piece must begin with, as its entry says; b"" if that cannot be read, None if it belongs to none."""
     place = parse_piece_key(key)
     if place is None:
-        return False
+        return None
     record = record_at(rows, txn, place[0])
-    return isinstance(record, CorruptEntryError) or (record is not None and belongs(record, place[1]))
+    if isinstance(record, CorruptEntryError):
+        return b""
+    return head_of(record.version, place[1]) if record is not None and belongs(record, place[1]) else None

@@ -12,9 +12,9 @@ from persistdict.errors import CorruptEntryError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.stores.lmdb.access import parse_access
 from persistdict.stores.lmdb.drain import is_taken
-from persistdict.stores.lmdb.leads import index_key, leads_to_labelled, leads_to_pieces, record_at
+from persistdict.stores.lmdb.leads import head_asked_for, index_key, leads_to_labelled, record_at
 from persistdict.stores.lmdb.pair import Pair
-from persistdict.stores.lmdb.pieces import large_rows, large_value, put_large, remove_large
+from persistdict.stores.lmdb.pieces import HEAD, large_rows, large_value, put_large, remove_large
 from persistdict.stores.lmdb.quarantine import put_away
 from persistdict.stores.lmdb.recent import parse_row, recent_key
 from persistdict.stores.lmdb.record import (
@@ -244,8 +244,12 @@ class Mender:
     def piece(self, key: bytes, _: bytes) -> bool:
         """Likewise a piece of one."""
         raw = self.txn.get(key, None, self.rows.p)
-        if raw is None or leads_to_pieces(self.rows, self.txn, key):
+        head = head_asked_for(self.rows, self.txn, key)
+        if raw is None or (head is not None and raw.startswith(head)):
             return False
+        if head is not None:  # the checksum of the value says whether the rest is right
+            self.put_away("p", key, raw, "piece")
+            return bool(self.txn.put(key, head + raw[HEAD:], db=self.rows.p))
         self.put_away("p", key, raw, "dangling")
         return bool(self.txn.delete(key, db=self.rows.p))
 

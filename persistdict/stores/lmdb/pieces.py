@@ -31,6 +31,7 @@ __all__ = [
     "PIECE",
     "WHOLE",
     "belongs",
+    "head_of",
     "joined",
     "large_rows",
     "large_value",
@@ -72,6 +73,12 @@ def parse_piece_key(key: bytes) -> tuple[bytes, int] | None:
         return None
     seq, number = _KEY.unpack(key)
     return seq_bytes(seq), number
+
+
+def head_of(version: int, number: int) -> bytes:
+    """What a piece begins with."""
+    head = _HEAD.pack(version, number)
+    return head + crc32(head).to_bytes(4, "little")
 
 
 def parse_head(raw: bytes) -> tuple[int, int] | None:
@@ -132,9 +139,8 @@ def put_large(rows: Any, txn: Any, seq: bytes, version: int, blob: bytes, flags:
         return
     view = memoryview(blob)
     for number in range(pieces_of(len(blob))):
-        head = _HEAD.pack(version, number)
         part = view[number * PIECE :][: piece_size(len(blob), number)]
-        txn.put(piece_key(seq, number), b"".join((head, crc32(head).to_bytes(4, "little"), part)), db=rows.p)
+        txn.put(piece_key(seq, number), b"".join((head_of(version, number), part)), db=rows.p)
 
 
 def remove_large(rows: Any, txn: Any, seq: bytes) -> int:

@@ -20,7 +20,7 @@ from persistdict.errors import CorruptEntryError, CorruptStoreError
 from persistdict.keys import key_digest
 from persistdict.reports import Fault, Report
 from persistdict.stores.lmdb.access import parse_access
-from persistdict.stores.lmdb.leads import index_key, leads_to_labelled, leads_to_pieces, record_at
+from persistdict.stores.lmdb.leads import head_asked_for, index_key, leads_to_labelled, record_at
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.pieces import large_value
 from persistdict.stores.lmdb.plain import PlainTransaction
@@ -303,9 +303,12 @@ def _value(rows: Rows, txn: Any, seq: bytes, _: bytes) -> Iterator[Found]:
         yield _found("dangling", "v", seq, "belongs to no entry")
 
 
-def _piece(rows: Rows, txn: Any, key: bytes, _: bytes) -> Iterator[Found]:
-    if not leads_to_pieces(rows, txn, key):
+def _piece(rows: Rows, txn: Any, key: bytes, raw: bytes) -> Iterator[Found]:
+    head = head_asked_for(rows, txn, key)
+    if head is None:
         yield _found("dangling", "p", key, "belongs to no entry")
+    elif not raw.startswith(head):
+        yield _found("piece", "p", key, "names another entry")
 
 
 EXAMINERS: dict[str, Callable[[Rows, Any, bytes, bytes], Iterator[Found]]] = {
