@@ -13,7 +13,7 @@ from persistdict.options import seconds
 from persistdict.store import ABSENT, KEPT, Condition, Receipt, When
 from persistdict.tags import label_of
 
-__all__ = ["DELETE", "KEEP", "Conditions", "Versioned"]
+__all__ = ["DELETE", "KEEP", "Conditions", "Versioned", "condition_of"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -110,7 +110,7 @@ class Conditions(Core[K, V]):
         """
         prepared = self._prepared(key, value, ttl, tag)
         if if_version is not MISSING:
-            receipt = self._put_if(*prepared, _condition(if_version))
+            receipt = self._put_if(*prepared, condition_of(if_version))
             return None if receipt is None else receipt.version
         (_, kb, _), *_ = prepared
         while (record := self._store.get(kb)) is not None:
@@ -225,7 +225,8 @@ class Conditions(Core[K, V]):
         return receipt
 
 
-def _condition(if_version: Any) -> Condition:
+def condition_of(if_version: Any) -> Condition:
+    """The condition that a version stands for. Raises TypeError for what is none."""
     if isinstance(if_version, When) or type(if_version) is int:
         return if_version
     raise TypeError(f"if_version must be a version, ABSENT or ANY, not {type(if_version).__qualname__}")

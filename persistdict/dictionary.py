@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast, overload
 
 from persistdict.codecs import Codec
-from persistdict.conditions import Conditions
+from persistdict.conditions import Conditions, condition_of
 from persistdict.core import MISSING
 from persistdict.dictlike import DictLike
 from persistdict.entry import Entry
@@ -25,7 +25,7 @@ from persistdict.keys import MAX_KEY_SIZE
 from persistdict.options import Options, seconds
 from persistdict.ordered import Ordered
 from persistdict.setviews import Items, Keys, Values
-from persistdict.store import ABSENT, ANY, Item, Record, Transaction
+from persistdict.store import ABSENT, ANY, Item, Record, Transaction, When
 from persistdict.tags import Tags, label_of
 from persistdict.upkeep import Upkeep
 
@@ -348,19 +348,21 @@ class PersistDict(Upkeep[K, V], Tags[K, V], Ordered[K, V], Conditions[K, V], Dic
         next(self._tally.deletes)
 
     @overload
-    def pop(self, key: K, /, *, if_version: int = ...) -> V: ...
+    def pop(self, key: K, /, *, if_version: int | When = ...) -> V: ...
     @overload
-    def pop(self, key: K, default: V | D, /, *, if_version: int = ...) -> V | D: ...
-    def pop(self, key: K, default: Any = MISSING, /, *, if_version: int | None = None) -> Any:
+    def pop(self, key: K, default: V | D, /, *, if_version: int | When = ...) -> V | D: ...
+    def pop(self, key: K, default: Any = MISSING, /, *, if_version: int | When = ANY) -> Any:
         """Remove an entry and return its value, atomically: of several callers one gets it.
 
         Raises KeyError if it is absent and no default is given. An entry that cannot be decoded stays.
 
         Args:
             if_version: the version that the entry must have, see `get_versioned`; one with another counts as absent.
+                ANY for no condition.
         """
         kept_as, kb, _ = self._locate(key)
-        while (record := self._store.get_many([kb])[0]) is not None and if_version in (None, record.version):
+        version = condition_of(if_version)
+        while (record := self._store.get_many([kb])[0]) is not None and version in (ANY, record.version):
             value = self._codec.decode(record.tag, record.blob)
             if self._delete_version(record, kept_as):
                 next(self._tally.found)

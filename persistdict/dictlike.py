@@ -21,7 +21,7 @@ V = TypeVar("V")
 S = TypeVar("S", bound="DictLike[Any, Any]")
 
 _SHOWN = 6  # entries in a repr
-_BATCH = 1024  # entries that are copied in one transaction
+_BATCH, _MUCH = 1024, 8 << 20  # entries, and bytes of values, that are copied in one transaction
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 60
 
@@ -65,12 +65,22 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         An entry that is damaged is passed over with a DamagedEntryWarning.
         """
         new = self._in_memory()
-        items = self._store.scan(values=False)
-        while kbs := [item.kb for item in islice(items, _BATCH)]:
-            records = [record for kb in kbs if (record := self._readable(kb)) is not None]
-            pairs = [(record.kb, record.blob) for record in records]
-            new._write_many(partial(_put_again, records=records, clock=self._store.clock), [], len(records), pairs)
+        records: list[Record] = []
+        size = 0
+        for item in self._store.scan(values=False):
+            record = self._readable(item.kb)
+            if record is not None:
+                records.append(record)
+                size += len(record.blob)
+            if size > _MUCH or len(records) == _BATCH:
+                new._take(records)
+                records, size = [], 0
+        new._take(records)
         return new
+
+    def _take(self, records: list[Record]) -> None:
+        pairs = [(record.kb, record.blob) for record in records]
+        self._write_many(partial(_put_again, records=records, clock=self._store.clock), [], len(records), pairs)
 
     def _readable(self, kb: bytes) -> Record | None:
         try:

@@ -178,9 +178,10 @@ class Bounds:
                 patient = lambda: self._waiting > 0 or proceed()  # noqa: E731
                 if self._exceeds(self._store.usage(), nothing, HIGH):
                     self._evict(nothing, patient)
-                    self._found = nothing
                 elif not self._candidates and self._exceeds(self._store.usage(), nothing, NEAR):
                     self._rank(self._store.usage().entries, patient)
+                if not self._exceeds(self._store.usage(), nothing, 1.0):
+                    self._found = nothing
             finally:
                 self._keeping = False
             return self.evicted - before

@@ -98,6 +98,14 @@ def test_an_entry_is_taken_out_if_it_has_the_version(opened, state, values):
     assert other.get("k", "nothing") == (values[1] if state == "written since" else "nothing")
 
 
+def test_an_entry_is_taken_out_under_any_condition(d):
+    d["k"] = 1
+    assert d.pop("k", "default", if_version=ABSENT) == "default"
+    assert d.pop("k", if_version=ANY) == 1
+    with pytest.raises(TypeError, match="if_version"):
+        d.pop("k", if_version="1")
+
+
 def test_add_tells_one_of_many_threads(d):
     told = []
     barrier = threading.Barrier(8)

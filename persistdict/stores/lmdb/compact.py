@@ -78,6 +78,7 @@ def _compact(env: Environment) -> int:
     env.presence.check()
     env.prove()
     new = os.path.join(env.folder, NEW + os.urandom(8).hex())
+    share = env.gate.sharing(USERS)
     try:
         env.gate.claim(USERS)
         remove_leftovers(env.folder)
@@ -94,7 +95,7 @@ def _compact(env: Environment) -> int:
     except BlockingIOError as error:
         raise InUse from error
     finally:
-        env.gate.share(USERS)
+        share()
         if os.path.isdir(new):
             shutil.rmtree(new)
 

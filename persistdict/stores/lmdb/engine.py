@@ -117,7 +117,7 @@ class Engine:
                         with self.begin_write() as txn:
                             return work(txn, *args)
                     finally:
-                        self.writing = flags[BUSY] = 0  # first: a signal may be raised when the next call returns
+                        self.writing = self.flags[BUSY] = 0  # first: a signal may be raised when the next call returns
                         if flags[COMPANY]:
                             self.free()
             except lmdb.Error as error:
@@ -257,6 +257,7 @@ class Engine:
         """In the child: a new lock; the parent's environment is forgotten, not closed."""
         self.lock, self.evicting = threading.RLock(), threading.RLock()
         self.writing = 0
+        self.flags = never_alone()  # a write that was cut in two by the fork must not touch the parent's
         self.forget(raise_not_open)
 
 

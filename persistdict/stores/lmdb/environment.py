@@ -178,6 +178,7 @@ class Environment(Trust):
     def move(self, folder: str) -> None:
         """The folder was moved and is opened by its new name."""
         self.folder = folder
+        self.company.folder = folder
         self.presence = Presence(self.folder, places_of(self.folder))
 
     # Recovering

@@ -73,10 +73,15 @@ class Gate:
 
         Not on Windows, where nobody claims.
         """
-        if sys.platform != "win32":
-            from fcntl import LOCK_NB, LOCK_SH, lockf
+        self.sharing(byte)()
 
-            lockf(self._fd, LOCK_SH | LOCK_NB, 1, byte)
+    def sharing(self, byte: int) -> Callable[[], object]:
+        """What `share` does, as a function of C, within which no signal is raised."""
+        if sys.platform == "win32":
+            return bool
+        from fcntl import LOCK_NB, LOCK_SH, lockf
+
+        return functools.partial(lockf, self._fd, LOCK_SH | LOCK_NB, 1, byte)
 
     def claim(self, byte: int) -> None:
         """Hold alone a lock that is shared; `share` ends it. Raises BlockingIOError if others hold it too."""

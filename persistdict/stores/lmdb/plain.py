@@ -43,7 +43,9 @@ TRIES = 100
 Row = tuple[bytes, bytes]
 
 
-def begin_plain(begin: Callable[..., Any], guard: Guard, names: dict[int, str], place: str, db: Any = None) -> Any:
+def begin_plain(
+    begin: Callable[..., Any], guard: Guard, names: dict[int, str], place: str, db: Any = None, buffers: bool = False
+) -> Any:
     """A transaction that reads without LMDB; `begin` is LMDB's, `names` has the names of databases by their id()."""
     for _ in range(TRIES):
         txn = begin()

@@ -23,7 +23,7 @@ class Presence:
 
     def __init__(self, folder: str, paths: list[str]) -> None:
         self._folder = folder
-        self._known = {path: _identity(path) for path in paths}
+        self._known = {path: known for path in paths if (known := _identity(path)) is not None}
 
     def check(self) -> None:
         """Raise StoreGoneError if a file was deleted or replaced."""

@@ -215,7 +215,7 @@ class Rows:
     def store(self, txn: Any, place: Place | None, seq: bytes, record: Parsed) -> None:
         """Write an entry, whose body is the whole value, in the place of what `find` has found."""
         kb = record.kb
-        if record.deadline:
+        if record.deadline and (place is None or place.slot != (seq, record.deadline)):
             self.crowded = record.deadline, with_room(txn, self.x, record.deadline, self.crowded)
             record = record._replace(deadline=self.crowded[1])
         others: list[Slot] = []
