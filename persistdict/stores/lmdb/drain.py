@@ -93,7 +93,11 @@ def drain_held(rows: Rows, wanted: int | None = None) -> Recent:
             stuck = env.data.write(apply_recent, rows, found, number)
         except (lmdb.Error, DiskFullError) as error:
             full = isinstance(error, DiskFullError) or no_space(error, rows.place)
-            if not full or _make_room(rows, found):
+            try:
+                rest = _make_room(rows, found) if full else found
+            except lmdb.Error:  # nor could that be written: it is the first error that says why
+                rest = found
+            if rest:
                 env.pending += pending
                 raise
             found = []
