@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, overload
 
 from persistdict.codecs import Codec
 from persistdict.conditions import Conditions, condition_of
@@ -24,8 +24,7 @@ from persistdict.entry import Entry
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.options import Options, seconds
 from persistdict.ordered import Ordered
-from persistdict.setviews import Items, Keys, Values
-from persistdict.store import ABSENT, ANY, Item, Record, Transaction, When
+from persistdict.store import ABSENT, ANY, Transaction, When
 from persistdict.tags import Tags, label_of
 from persistdict.upkeep import Upkeep
 
@@ -69,8 +68,9 @@ class PersistDict(Upkeep[K, V], Tags[K, V], Ordered[K, V], Conditions[K, V], Dic
         ttl: seconds or timedelta after which an entry is absent that was written through this handle, read or not.
         max_bytes: how many bytes the entries may take with their keys and times; at least 65,536; None for no bound.
             Before a write goes beyond it, entries are removed until there is 5 % of room. A background thread begins
-            earlier, and while it is at work the bound may be exceeded by 2 %. The file is larger, as its pages are
-            never quite full.
+            earlier, and while it is at work the bound may be exceeded by 2 %. What is beyond a bound already when the
+            store is opened is removed by the thread, or without one by the first write. The file is larger, as its
+            pages are never quite full.
         max_entries: how many entries there may be; None for no bound. As for `max_bytes`. Each handle keeps its own
             bounds; several processes that write at once may exceed one for a moment.
         eviction: which entries go first: "lru", those that were neither read nor written for the longest time; "lfu",
@@ -222,48 +222,6 @@ class PersistDict(Upkeep[K, V], Tags[K, V], Ordered[K, V], Conditions[K, V], Dic
         tag = record.label.decode() if record.label else None
         times = record.ctime, record.mtime, record.atime, record.expires_at
         return Entry(*times, len(record.blob), record.version, tag)
-
-    # Iteration
-
-    def __iter__(self) -> Iterator[K]:
-        """The keys in order of insertion. The dictionary may be changed meanwhile, see `keys`."""
-        return self._iter_keys(False)
-
-    def __reversed__(self) -> Iterator[K]:
-        """The keys, newest first."""
-        return self._iter_keys(True)
-
-    def keys(self) -> Keys[K]:
-        """A live view of the keys, in order of insertion.
-
-        An iteration yields each key once that stays while it runs; keys added meanwhile are not visited. It holds no
-        lock and no snapshot, so it never blocks a writer and may be left unfinished.
-        """
-        return Keys(self)
-
-    def items(self) -> Items[K, V]:
-        """A live view of the (key, value) pairs; see `keys`.
-
-        An entry that is damaged or cannot be decoded is passed over with a DamagedEntryWarning.
-        """
-        return Items(self)
-
-    def values(self) -> Values[V]:
-        """A live view of the values; see `items`."""
-        return Values(self)
-
-    def _iter_items(self, reverse: bool) -> Iterator[tuple[K, V]]:
-        for record in self._store.scan(reverse=reverse):
-            try:
-                item = self._decoded(record)
-            except Exception as error:
-                self._warn_passed_over(error)
-                continue
-            yield item
-
-    def _decoded(self, record: Item | Record) -> tuple[K, V]:
-        key = self._keys.decode(record.kb, record.hint)
-        return key, cast(V, self._codec.decode(record.tag, record.blob))
 
     # Writing
 

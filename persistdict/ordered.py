@@ -1,13 +1,15 @@
-"""Keys by their order: that of insertion, that of the keys themselves, or none."""
+"""Iteration, and keys by their order: that of insertion, that of the keys themselves, or none."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from persistdict.core import MISSING, Core
+from persistdict.setviews import Items, Keys, Values
+from persistdict.store import Item, Record
 
 __all__ = ["Ordered"]
 
@@ -16,7 +18,47 @@ V = TypeVar("V")
 
 
 class Ordered(Core[K, V]):
-    """The part of a dictionary that gives some of its keys. None of these counts as a read of an entry."""
+    """The part of a dictionary that iterates, over all or some of it. Nothing here counts as a read of an entry."""
+
+    def __iter__(self) -> Iterator[K]:
+        """The keys in order of insertion. The dictionary may be changed meanwhile, see `keys`."""
+        return self._iter_keys(False)
+
+    def __reversed__(self) -> Iterator[K]:
+        """The keys, newest first."""
+        return self._iter_keys(True)
+
+    def keys(self) -> Keys[K]:
+        """A live view of the keys, in order of insertion.
+
+        An iteration yields each key once that stays while it runs; keys added meanwhile are not visited. It holds no
+        lock and no snapshot, so it never blocks a writer and may be left unfinished.
+        """
+        return Keys(cast(Any, self))
+
+    def items(self) -> Items[K, V]:
+        """A live view of the (key, value) pairs; see `keys`.
+
+        An entry that is damaged or cannot be decoded is passed over with a DamagedEntryWarning.
+        """
+        return Items(cast(Any, self))
+
+    def values(self) -> Values[V]:
+        """A live view of the values; see `items`."""
+        return Values(cast(Any, self))
+
+    def _iter_items(self, reverse: bool) -> Iterator[tuple[K, V]]:
+        for record in self._store.scan(reverse=reverse):
+            try:
+                item = self._decoded(record)
+            except Exception as error:
+                self._warn_passed_over(error)
+                continue
+            yield item
+
+    def _decoded(self, record: Item | Record) -> tuple[K, V]:
+        key = self._keys.decode(record.kb, record.hint)
+        return key, cast(V, self._codec.decode(record.tag, record.blob))
 
     def range(self, start: K = MISSING, stop: K = MISSING, *, reverse: bool = False) -> Iterator[K]:
         """The keys from `start` on and before `stop`, in order of the keys.

@@ -9,6 +9,8 @@ from typechecking import check_types_of
 
 check_types_of("persistdict")
 
+from persistdict import PersistDict  # noqa: E402 - checked from here on
+
 
 def open_files() -> set[str]:
     """The files below the test folders that this process has open."""
@@ -43,3 +45,23 @@ def nothing_left_behind():
     assert not threads, f"left running: {threads}"
     if os.path.isdir("/proc/self/fd"):
         assert not open_files() - before
+
+
+@pytest.fixture(params=["lmdb", "lmdb uncached", "lmdb commit", "memory"])
+def opened(request, tmp_path):
+    """A function that opens handles on one dictionary, which must be whole at the end."""
+    handles = []
+
+    def open_one(**options):
+        options = {"background_thread": "disabled", "caching": request.param != "lmdb uncached", **options}
+        if request.param == "lmdb commit":
+            options["durability"] = "commit"
+        path = f"memory://{tmp_path}" if request.param == "memory" else tmp_path / "d"
+        handles.append(PersistDict(path, **options))
+        return handles[-1]
+
+    yield open_one
+    for handle in handles:
+        if not handle.closed:
+            assert handle.verify().ok
+        handle.close()

@@ -19,25 +19,6 @@ VALUES = {
 }
 
 
-@pytest.fixture(params=["lmdb", "lmdb uncached", "lmdb commit", "memory"])
-def opened(request, tmp_path):
-    """A function that opens handles on one dictionary."""
-    handles = []
-
-    def open_one(**options):
-        options = {**QUIET, "caching": request.param != "lmdb uncached", **options}
-        if request.param == "lmdb commit":
-            options["durability"] = "commit"
-        path = f"memory://{tmp_path}" if request.param == "memory" else tmp_path / "d"
-        handles.append(PersistDict(path, **options))
-        return handles[-1]
-
-    yield open_one
-    for handle in handles:
-        assert handle.verify().ok
-        handle.close()
-
-
 @pytest.fixture
 def d(opened):
     return opened()

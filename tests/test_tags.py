@@ -17,26 +17,6 @@ QUIET = {"background_thread": "disabled"}
 LARGE = {"large": b"x" * 40_000, "very large": b"y" * ((1 << 20) + 1)}
 
 
-@pytest.fixture(params=["lmdb", "lmdb uncached", "lmdb commit", "memory"])
-def opened(request, tmp_path):
-    """A function that opens handles on one dictionary."""
-    handles = []
-
-    def open_one(**options):
-        options = {**QUIET, "caching": request.param != "lmdb uncached", **options}
-        if request.param == "lmdb commit":
-            options["durability"] = "commit"
-        path = f"memory://{tmp_path}" if request.param == "memory" else tmp_path / "d"
-        handles.append(PersistDict(path, **options))
-        return handles[-1]
-
-    yield open_one
-    for handle in handles:
-        if not handle.closed:
-            assert handle.verify().ok
-        handle.close()
-
-
 def test_what_has_a_tag_is_listed_in_order_of_insertion_by_every_handle(opened):
     d, other = opened(), opened()
     d.set("c", 1, tag="news")

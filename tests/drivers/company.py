@@ -12,14 +12,13 @@ import fcntl
 import mmap
 import os
 import random
-import signal
 import struct
 import sys
 import time
 from collections import Counter
 from typing import Any
 
-from drivers.kills import NUMBER, Process, wait_for_progress, watch
+from drivers.kills import NUMBER, Process, noticing, wait_for_progress, watch
 from drivers.running import ask_child, faults_of, finish, preload, seed, verified
 
 from persistdict import PersistDict
@@ -127,7 +126,7 @@ def main() -> None:
     last: dict[str, int] = {}
     names = ["host", *(f"guest {number}" for number in range(GUESTS))]
     present = {name: start(folder, name) for name in names}
-    try:
+    with noticing(did, fault):
         for _ in range(int(rounds)):
             watch(list(present.values()), lambda: False, time.monotonic() + draw.uniform(0, LONGEST))
             name = draw.choice(names)
@@ -139,12 +138,6 @@ def main() -> None:
             present[name] = start(folder, name)
             if draw.random() < 0.1:
                 wait_for_progress(list(present.values()))
-    except AssertionError as error:
-        for process in list(Process.running):
-            os.kill(process.pid, signal.SIGKILL)
-        if not fault:
-            raise AssertionError(f"after {did['kills']} kills, seed {seed()}: {error}") from error
-        finish({**did, "noticed": str(error)})
     for name, process in present.items():
         process.kill()
         last[name] = max(process.last, last.get(name, 0))

@@ -12,6 +12,7 @@ neighbour died. Some are stopped (SIGSTOP) before they are killed, and a reader 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
@@ -21,7 +22,7 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from drivers.running import WATCHDOG, abort, ask_child, faults_of, finish, preload, seed, verified
@@ -110,6 +111,19 @@ def wait_for_progress(processes: list[Process]) -> None:
             names = ", ".join(process.name for process in stuck)
             abort([process.pid for process in stuck], f"{names} hung after a neighbour was killed")
         watch(processes, lambda: all(p.count >= goals[p] for p in processes), time.monotonic() + 1)
+
+
+@contextlib.contextmanager
+def noticing(did: Counter[str], fault: str) -> Iterator[None]:
+    """Kill all processes if something is wrong, and say after how many kills; with a fault that is the plan."""
+    try:
+        yield
+    except AssertionError as error:
+        for process in list(Process.running):
+            os.kill(process.pid, signal.SIGKILL)
+        if not fault:
+            raise AssertionError(f"after {did['kills']} kills, seed {seed()}: {error}") from error
+        finish({**did, "noticed": str(error)})
 
 
 # What the processes do

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
 import time
 from collections import Counter
 from typing import Any
 
-from drivers.kills import NUMBER, Process, wait_for_progress, watch
+from drivers.kills import NUMBER, Process, noticing, wait_for_progress, watch
 from drivers.running import ask_child, faults_of, finish, preload, seed, verified
 
 from persistdict import PersistDict
@@ -61,7 +60,7 @@ def main() -> None:
     with PersistDict(folder):
         pass
     writers = {name: start(name) for name in range(WRITERS)}
-    try:
+    with noticing(did, fault):
         wait_for_progress(list(writers.values()))
         for _ in range(int(kills)):
             watch(list(writers.values()), lambda: False, time.monotonic() + draw.uniform(0, LONGEST))
@@ -74,12 +73,6 @@ def main() -> None:
             did["survivors that went on"] += len(writers)
             did["acknowledged"] += victim.count
             writers[name] = start(name)
-    except AssertionError as error:
-        for process in list(Process.running):
-            os.kill(process.pid, signal.SIGKILL)
-        if not fault:
-            raise AssertionError(f"after {did['kills']} kills, seed {seed()}: {error}") from error
-        finish({**did, "noticed": str(error)})
     for name, process in writers.items():
         process.kill()
         last[name] = max(process.last, last.get(name, 0))

@@ -117,6 +117,7 @@ class Engine:
                         with self.begin_write() as txn:
                             return work(txn, *args)
                     finally:
+                        # Not our `flags`: within a fork they are the parent's.
                         self.writing = self.flags[BUSY] = 0  # first: a signal may be raised when the next call returns
                         if flags[COMPANY]:
                             self.free()
