@@ -18,6 +18,7 @@ from persistdict.lifecycle import CLOSED, Unopened, close_store, finalizer_of, w
 from persistdict.log import Log
 from persistdict.maintenance import keeper_of
 from persistdict.options import Options, make_store, seconds
+from persistdict.spans import OWN
 from persistdict.statistics import Tally
 from persistdict.store import Condition, Item, Receipt, Record, Store, Transaction
 from persistdict.tasks import Charge
@@ -47,6 +48,7 @@ class Core(Generic[K, V]):
         self._keys = options.make_keys()
         self._codec = codec or options.make_codec()
         self._exact = type(self._codec) is SafeCodec  # what is read is what was written
+        self._span = OWN  # where its keys are
         self._ttl = seconds(options.ttl)
         self._log = Log(options.label, options.verbose)
         self._front = Front(_cache(options.caching))
@@ -178,12 +180,25 @@ class Core(Generic[K, V]):
         """Whether `close` was called."""
         return self._store is CLOSED or (self._finalizer is not None and not self._finalizer.alive)
 
+    @property
+    def _root(self) -> Any:
+        """The dictionary that this is a part of, or is."""
+        return self
+
+    def _title(self) -> str:
+        """What makes it."""
+        return f"{type(self).__name__}({self._options.path!r})"
+
     # Reading
 
     def _iter_keys(self, reverse: bool, label: bytes = b"") -> Iterator[K]:
         """The keys in order of insertion, or of the entries with a label."""
-        store = self._store
-        return self._keys_of(store.labelled(label) if label else store.scan(reverse=reverse, values=False))
+        if label:
+            return self._keys_of(self._labelled(label))
+        return self._keys_of(self._store.scan(reverse=reverse, values=False, span=self._span))
+
+    def _labelled(self, label: bytes) -> Iterator[Item]:
+        return (item for item in self._store.labelled(label) if item.kb in self._span)
 
     def _keys_of(self, items: Iterator[Item]) -> Iterator[K]:
         for item in items:

@@ -12,6 +12,7 @@ from persistdict.core import MISSING
 from persistdict.errors import ClosedError, CorruptEntryError
 from persistdict.lifecycle import Unopened
 from persistdict.many import Many
+from persistdict.spans import OWN
 from persistdict.store import Record, Transaction
 
 __all__ = ["DictLike"]
@@ -47,19 +48,21 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
 
     def __repr__(self) -> str:
         """The first few entries, abbreviated."""
-        label = f"{type(self).__name__}({self._options.path!r}"
         if isinstance(self._store, Unopened):
-            return f"{label}, not open)"
+            return self._shown("not open")
         try:
             shown = [f"{_repr.repr(key)}: {_repr.repr(value)}" for key, value in islice(self.items(), _SHOWN)]
             more = len(self) - len(shown)
         except ClosedError:
-            return f"{label}, closed)"
+            return self._shown("closed")
         if more > 0:
             shown.append(f"... {more} more")
-        return f"{label}, {{{', '.join(shown)}}})"
+        return self._shown("{" + ", ".join(shown) + "}")
 
-    def copy(self: S) -> S:
+    def _shown(self, content: str) -> str:
+        return f"{self._title()[:-1]}, {content})"
+
+    def copy(self) -> Any:
         """An independent dictionary in memory with the same entries, their tags and times to live, and options.
 
         An entry that is damaged is passed over with a DamagedEntryWarning.
@@ -67,9 +70,12 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         new = self._in_memory()
         records: list[Record] = []
         size = 0
-        for item in self._store.scan(values=False):
+        for item in self._store.scan(values=False, span=self._span):
             record = self._readable(item.kb)
             if record is not None:
+                if self._span != OWN:  # a view; there its keys are others
+                    kb, hint = new._keys.encode(self._keys.decode(record.kb, record.hint))
+                    record = record._replace(kb=kb, hint=hint)
                 records.append(record)
                 size += len(record.blob)
             if size > _MUCH or len(records) == _BATCH:
@@ -91,10 +97,10 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
 
     __copy__ = copy
 
-    def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self.copy()
 
-    def __or__(self: S, other: Any) -> S:
+    def __or__(self, other: Any) -> Any:
         """A dictionary in memory with the entries of both; those of `other` win."""
         if not isinstance(other, Mapping):
             return NotImplemented
@@ -102,7 +108,7 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         new.update(other)
         return new
 
-    def __ror__(self: S, other: Any) -> S:
+    def __ror__(self, other: Any) -> Any:
         if not isinstance(other, Mapping):
             return NotImplemented
         new = self._in_memory()
@@ -114,14 +120,16 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         self.update(other)
         return self
 
-    def _in_memory(self: S) -> S:
+    def _in_memory(self) -> Any:
         """An empty dictionary in memory with this one's options."""
-        new = type(self).__new__(type(self))
+        root = self._root
+        cls: Any = type(root)
+        new = cls.__new__(cls)
         options = self._options._replace(
             database_path="memory://", background_thread="disabled", caching=bool(self._options.caching is not False)
         )
         new._configure(options, self._codec)
-        new.__dict__.update(self._extras())
+        new.__dict__.update(root._extras())
         return new
 
 

@@ -94,7 +94,7 @@ class Many(Core[K, V]):
     def clear(self) -> None:
         """Remove all entries, readable or not, in one transaction."""
         removed = self._write(
-            lambda: self._store.update(lambda txn: txn.clear(), whole=True), lambda front, _: front.clear()
+            lambda: self._store.update(lambda txn: txn.clear(self._span), whole=True), lambda front, _: front.clear()
         )
         self._tally.deletes.add(removed or 0)
 
@@ -111,19 +111,19 @@ class Many(Core[K, V]):
         >>> dict(d)
         {'a': 1, 'b': 'string'}
         """
-        encode, ttl = self._codec.encode, self._ttl
+        encode, ttl, noted = self._codec.encode, self._ttl, "initialised" + self._span.start.hex()
         encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
 
         def work(txn: Transaction) -> bool:
-            if txn.get_info("initialised") is not None:
+            if txn.get_info(noted) is not None:
                 return False
-            txn.set_info("initialised", "yes")
+            txn.set_info(noted, "yes")
             for kb, hint, tag, blob in encoded:
                 txn.put(kb, hint, tag, blob, ttl=ttl)
             return True
 
         pairs = [(kb, blob) for kb, _, _, blob in encoded]
-        if "initialised" not in self._store.info() and self._write(
+        if noted not in self._store.info() and self._write(
             lambda: self._change(work, pairs, whole=True), lambda front, _: front.clear()
         ):
             self._tally.sets.add(len(encoded))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from persistdict.core import MISSING, Core
 from persistdict.setviews import Items, Keys, Values
+from persistdict.spans import Span
 from persistdict.store import Item, Record
 
 __all__ = ["Ordered"]
@@ -48,7 +49,7 @@ class Ordered(Core[K, V]):
         return Values(cast(Any, self))
 
     def _iter_items(self, reverse: bool) -> Iterator[tuple[K, V]]:
-        for record in self._store.scan(reverse=reverse):
+        for record in self._store.scan(reverse=reverse, span=self._span):
             try:
                 item = self._decoded(record)
             except Exception as error:
@@ -82,9 +83,10 @@ class Ordered(Core[K, V]):
         >>> next(d.range(reverse=True))
         ('bob', 20)
         """
-        first = None if start is MISSING else self._keys.encode(start)[0]
-        last = None if stop is MISSING else self._keys.encode(stop)[0]
-        return self._keys_of(self._store.scan(reverse=reverse, values=False, by_key=True, start=first, stop=last))
+        first = self._span.start if start is MISSING else self._keys.encode(start)[0]
+        last = self._span.stop if stop is MISSING else self._keys.encode(stop)[0]
+        span = Span(max(first, self._span.start), min(last, self._span.stop))
+        return self._keys_of(self._store.scan(reverse=reverse, values=False, by_key=True, span=span))
 
     def oldest(self, n: int = 1) -> list[K]:
         """The `n` keys that were inserted first, the first of them first; an overwrite is no insertion.

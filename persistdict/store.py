@@ -21,135 +21,47 @@ to `update`, which must be quick, must not touch the store by another way, and m
 from __future__ import annotations
 
 import abc
-import enum
 from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 from persistdict.bounded import Evictable
 from persistdict.clocked import Clocked
 from persistdict.errors import Unsupported
+from persistdict.records import (
+    ABSENT,
+    ANY,
+    KEPT,
+    Capability,
+    Condition,
+    Found,
+    Item,
+    Moment,
+    Receipt,
+    Record,
+    Transaction,
+    When,
+)
 from persistdict.reports import Fault, Quarantined, Report
+from persistdict.spans import ALL, Span
 from persistdict.statistics import Counted
 
-__all__ = ["ABSENT", "ANY", "KEPT", "Capability", "Item", "Moment", "Receipt", "Record", "Store", "Transaction", "When"]
+__all__ = [
+    "ABSENT",
+    "ANY",
+    "KEPT",
+    "Capability",
+    "Condition",
+    "Found",
+    "Item",
+    "Moment",
+    "Receipt",
+    "Record",
+    "Store",
+    "Transaction",
+    "When",
+]
 
-KEPT = float("-inf")  # as a time to live: the entry keeps the deadline that it has, if any
 T = TypeVar("T")
-
-
-class When(enum.Enum):
-    """The condition of a write: ABSENT, that there is no entry; ANY, none."""
-
-    ANY = "any"
-    ABSENT = "absent"
-
-    def __str__(self) -> str:
-        return self.name
-
-    __repr__ = __str__
-
-
-ANY = When.ANY
-ABSENT = When.ABSENT
-Condition = When | int  # an int is the version that the entry must have
-
-
-class Capability(enum.Flag):
-    """What a store can do beyond get, put, delete, scan and count."""
-
-    ORDERED = enum.auto()  # scan by key
-    CAS = enum.auto()  # put and delete under a condition
-    TRANSACTIONS = enum.auto()  # update over several keys
-    SHARED = enum.auto()  # seen by other processes
-    TTL = enum.auto()  # entries that end by themselves
-
-
-class Record(NamedTuple):
-    """One entry; it ends at `expires_at` if nobody touches it, at `deadline` even so (seconds since the epoch)."""
-
-    kb: bytes
-    hint: bytes
-    tag: int
-    blob: bytes
-    seq: bytes
-    version: int
-    ctime: float
-    mtime: float
-    atime: float
-    expires_at: float | None
-    label: bytes = b""
-    deadline: float | None = None
-
-
-class Item(NamedTuple):
-    """What a scan tells of an entry."""
-
-    kb: bytes
-    hint: bytes
-    tag: int
-    blob: bytes
-
-
-class Receipt(NamedTuple):
-    """What a write did: the entry's identity and version, when it ends, and the id of the commit."""
-
-    seq: bytes
-    version: int
-    expires_at: float | None
-    id: int
-
-
-@runtime_checkable
-class Moment(Protocol):
-    """A snapshot, of which only the id is asked."""
-
-    def id(self) -> int: ...
-
-
-# What `read` gives: tag, blob, seq, when a copy of the value must be asked for again (None: never), the snapshot's id.
-Found = tuple[int, bytes, bytes, float | None, int]
-
-
-class Transaction(abc.ABC):
-    """The inside of `Store.update`: sees its own writes; all of them are kept, or none if it raises."""
-
-    @abc.abstractmethod
-    def get(self, kb: bytes) -> Record | None:
-        """The entry, or None."""
-
-    @abc.abstractmethod
-    def put(
-        self, kb: bytes, hint: bytes, tag: int, blob: bytes, *, ttl: float | None = None, when: Condition = ANY,
-        label: bytes = b"",
-    ) -> Receipt | None:  # fmt: skip
-        """Set an entry; its time limit and label are replaced too. None, and nothing done, if `when` does not hold."""
-
-    @abc.abstractmethod
-    def delete(self, kb: bytes, *, when: Condition = ANY) -> Record | None:
-        """Remove an entry and return it. None, and nothing done, if it is absent or the condition does not hold."""
-
-    @abc.abstractmethod
-    def discard(self, kb: bytes, label: bytes | None = None) -> bool:
-        """Remove an entry, readable or not, without looking at its value. Whether there was one.
-
-        With a `label`: only if it has that one, which must be readable.
-        """
-
-    @abc.abstractmethod
-    def clear(self) -> int:
-        """Remove everything, and tell how many entries there were."""
-
-    @abc.abstractmethod
-    def get_info(self, name: str) -> str | None:
-        """A setting that is kept in the store, beside the entries."""
-
-    @abc.abstractmethod
-    def set_info(self, name: str, text: str) -> None:
-        """Keep a setting."""
-
-    @abc.abstractmethod
-    def id(self) -> int:
-        """The id that this transaction's commit will have."""
 
 
 class Store(Counted, Clocked, Evictable):
@@ -182,16 +94,19 @@ class Store(Counted, Clocked, Evictable):
         """Whether the key is there."""
 
     @abc.abstractmethod
-    def last(self, *, values: bool = True) -> Record | None:
+    def last(self, *, values: bool = True, span: Span = ALL) -> Record | None:
         """The entry that was created last, of those that can be read. Without `values` the blob is empty."""
 
-    def any(self) -> bool:
+    def any(self, span: Span = ALL) -> bool:
         """Whether there is an entry that can be read and is not over."""
-        return self.last(values=False) is not None
+        return self.last(values=False, span=span) is not None
 
     @abc.abstractmethod
-    def count(self) -> int:
-        """The number of entries. Those that are over by their idle limit count until they are removed."""
+    def count(self, span: Span = ALL) -> int:
+        """The number of entries. Those that are over by their idle limit count until they are removed.
+
+        The spans of spans.py are counted quickly, others by a look at each entry.
+        """
 
     @abc.abstractmethod
     def info(self) -> dict[str, str]:
@@ -204,13 +119,11 @@ class Store(Counted, Clocked, Evictable):
         reverse: bool = False,
         values: bool = True,
         by_key: bool = False,
-        start: bytes | None = None,
-        stop: bytes | None = None,
+        span: Span = ALL,
     ) -> Iterator[Item]:
-        """All entries that stay in the store while it runs, each once, in order of creation or of key.
+        """All entries with keys in a span that stay in the store while it runs, each once, in order of creation or key.
 
         Entries created after the first step are not visited. Without `values` the blobs are empty.
-        `start` (included) and `stop` (excluded) bound a scan by key.
         """
 
     @abc.abstractmethod

@@ -56,7 +56,7 @@ class Tags(Core[K, V]):
 
     def tags(self) -> list[str]:
         """The tags of all entries, sorted. Cost: a look at one entry of each tag, and at all recent writes."""
-        return [label.decode() for label in self._store.labels()]
+        return [label.decode() for label in self._store.labels() if any(self._labelled(label))]
 
     def evict(self, *, tag: str) -> int:
         """Remove all entries that have this tag. Returns how many.
@@ -69,7 +69,7 @@ class Tags(Core[K, V]):
         before stays removed.
         """
         label = label_of(tag)
-        found = self._store.labelled(label)
+        found = self._labelled(label)
         removed = 0
         while kbs := [item.kb for item in islice(found, BATCH)]:
             removed += self._remove_labelled(label, kbs)

@@ -90,7 +90,7 @@ class Upkeep(Core[K, V]):
         0
         """
         store = self._opened()
-        return self._tally.stats(store.count(), store.sizes(), keeper_of(store).tasks.status(), reset=reset)
+        return self._tally.stats(store.count(self._span), store.sizes(), keeper_of(store).tasks.status(), reset=reset)
 
     def backup(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
         """Make a copy on disk that holds everything as it is at one moment; reads and writes go on meanwhile.

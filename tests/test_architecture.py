@@ -9,7 +9,7 @@ ROOT = Path(persistdict.__file__).parent
 # A module may import from its own room and from those to the left of it.
 ROOMS = [
     ["errors", "forking", "log"],
-    ["entry", "keys", "codecs", "lru", "reports", "setviews", "statistics"],
+    ["entry", "keys", "codecs", "lru", "records", "reports", "setviews", "spans", "statistics"],
     ["bounded", "clocked"],
     ["front", "store"],
     ["stores.memory", "stores.lmdb"],
@@ -20,6 +20,8 @@ ROOMS = [
     ["core"],
     ["upkeep", "tags"],
     ["many", "dictlike", "conditions", "ordered"],
+    ["entries"],
+    ["views"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],

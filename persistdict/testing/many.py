@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from persistdict.errors import NestedWriteError
+from persistdict.spans import Span
 from persistdict.store import Capability, Transaction
 from persistdict.testing.base import StoreTests, kbs, key
 
@@ -39,7 +40,7 @@ class ManyTests(StoreTests):
         store.update(lambda txn: [txn.put(key(number), b"", 1, b"v") for number in range(1200)])
         for start, stop in [(0, 1200), (5, 6), (5, 5), (600, 3000), (511, 1025)]:
             expected = [key(number) for number in range(start, min(stop, 1200))]
-            found = kbs(store.scan(by_key=True, start=key(start), stop=key(stop), reverse=reverse))
+            found = kbs(store.scan(by_key=True, span=Span(key(start), key(stop)), reverse=reverse))
             assert found == (expected[::-1] if reverse else expected)
 
     @pytest.mark.parametrize("by_key", [False, True])

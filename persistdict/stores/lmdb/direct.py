@@ -24,7 +24,7 @@ from persistdict.stores.lmdb.recent import BASE, MARK
 from persistdict.stores.lmdb.reserve import RESERVE, find_room, look_for_room
 from persistdict.stores.lmdb.rows import Rows
 from persistdict.stores.lmdb.times import note_clocks
-from persistdict.stores.lmdb.totals import begin_size, end_size
+from persistdict.stores.lmdb.totals import begin_totals, end_totals
 
 __all__ = ["write_directly"]
 
@@ -64,9 +64,9 @@ def _change(rows: Rows, work: Callable[[Any, int], T], void: bool) -> tuple[T, i
     number = rows.base + mark  # not that of what follows: if this process dies, another writes under that number
 
     def change(d: Any) -> T:
-        begin_size(rows)
+        begin_totals(rows)
         done = work(d, number)
-        end_size(rows, d)
+        end_totals(rows, d)
         note_clocks(rows, d)
         d.put(LAST, str(number).encode(), db=rows.meta)
         return done

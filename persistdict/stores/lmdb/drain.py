@@ -16,6 +16,7 @@ from zlib import crc32
 import lmdb
 
 from persistdict.errors import CorruptEntryError, DiskFullError
+from persistdict.spans import OUTSIDE
 from persistdict.stores.lmdb.engine import TIMEOUT, raise_nested
 from persistdict.stores.lmdb.environment import LOOKS, Environment
 from persistdict.stores.lmdb.failures import no_space
@@ -25,7 +26,7 @@ from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, RESIDUE
 from persistdict.stores.lmdb.reserve import find_room, look_for_room
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Place, Rows
 from persistdict.stores.lmdb.times import note_clocks
-from persistdict.stores.lmdb.totals import begin_size, end_size
+from persistdict.stores.lmdb.totals import begin_totals, end_totals
 
 __all__ = [
     "NUMBER",
@@ -158,9 +159,9 @@ def apply_recent(d: Any, rows: Rows, found: Recent, number: int) -> Recent:
 
 
 def _apply_some(d: Any, rows: Rows, found: Recent) -> Recent:
-    begin_size(rows)
+    begin_totals(rows)
     stuck = _apply_rows(d, rows, found)
-    end_size(rows, d)
+    end_totals(rows, d)
     return stuck
 
 
@@ -177,7 +178,13 @@ def _apply_rows(d: Any, rows: Rows, found: Recent) -> Recent:
 
 def _apply_row(d: Any, rows: Rows, key: bytes, raw: bytes) -> None:
     """Bring one recent write into the data; changes nothing if that was done already."""
-    if 9 < len(raw) < LARGE_VALUE and not raw[9] and len(key) < rows.limit and crc32(memoryview(raw)[8:]) == RESIDUE:
+    if (
+        9 < len(raw) < LARGE_VALUE
+        and not raw[9]
+        and len(key) < rows.limit
+        and key < OUTSIDE
+        and crc32(memoryview(raw)[8:]) == RESIDUE
+    ):
         seq, record = raw[:8], raw[8:]
         index = d.get(key, None, rows.k)
         if index is None:

@@ -9,13 +9,14 @@ from typing import Any
 
 from persistdict.bounded import Access, Evictable, Usage
 from persistdict.errors import CorruptEntryError
+from persistdict.spans import KEPT_FROM
 from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.durable import Durable
 from persistdict.stores.lmdb.engine import TIMEOUT
 from persistdict.stores.lmdb.gate import EVICTION, Patience
 from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
-from persistdict.stores.lmdb.totals import pages_of, total_size
+from persistdict.stores.lmdb.totals import kept_total, pages_of, total_size
 from persistdict.stores.lmdb.walk import beyond, stretches
 
 __all__ = ["Evicting"]
@@ -36,9 +37,10 @@ class Evicting(Durable, Evictable):
 
     def _usage(self) -> Usage:
         d, r = self.snapshots()
-        entries, size = d.stat(self.e)["entries"], total_size(self, d)
+        entries, size, kept = d.stat(self.e)["entries"], total_size(self, d), kept_total(self, d)
         if size is None:
             size = sum(pages_of(d.stat(db)) for db in (self.e, self.v, self.p) if db is not None)
+        entries, size = entries - kept.entries, size - kept.size
         if r is not None:
             stat = r.stat()
             entries, size = entries + stat["entries"] - RESERVED, size + pages_of(stat)
@@ -66,12 +68,12 @@ class Evicting(Durable, Evictable):
         if len(raw) <= HEADER_SIZE:
             return None  # the integrity pass reports it
         _, flags, hint_size, key_size, version, _, mtime = _header(raw)
-        if mtime >= before or seq in self.touched:
+        key_at = HEADER_SIZE + hint_size
+        if mtime >= before or seq in self.touched or raw[key_at : key_at + 1] >= KEPT_FROM:
             return None
         read_at, uses = access_of(d, self.a, seq)
         if read_at >= before:
             return None
-        key_at = HEADER_SIZE + hint_size
         size = len(raw) + (large_size(raw[-16:-4]) if flags & LARGE else 0)
         return _make((raw[key_at : key_at + key_size], seq, version, max(mtime, read_at), uses, size))
 

@@ -17,6 +17,7 @@ from typing import Any
 from zlib import crc32
 
 from persistdict.errors import CorruptEntryError
+from persistdict.spans import Span
 from persistdict.store import ANY, Condition, Receipt, Record
 from persistdict.stores.lmdb.recent import RESERVED, Row, parse_row, recent_key
 from persistdict.stores.lmdb.record import (
@@ -32,7 +33,7 @@ from persistdict.stores.lmdb.record import (
     seq_bytes,
     seq_number,
 )
-from persistdict.stores.lmdb.rows import DEADLINE, Place, Rows, deadline_of, has_label, holds
+from persistdict.stores.lmdb.rows import Place, Rows, deadline_of, has_label, holds
 from persistdict.stores.lmdb.walk import walk
 
 __all__ = ["Pair"]
@@ -117,22 +118,6 @@ class Pair(Rows):
                 pass  # a read of the key raises it, and so does the drain
             more = cursor.next()
 
-    def count_in(self, r: Any, d: Any) -> int:
-        """The number of entries that are not past their deadline."""
-        now = int(self.clock() * 1e6)
-        total: int = d.stat(self.e)["entries"]
-        for cursor in walk(self, d, "x", nodup=True):
-            if DEADLINE.unpack(cursor.key())[0] > now:
-                break
-            total -= cursor.count()
-        for _, record in self.rows(r) if r is not None else ():
-            before = self.find(d, record.kb)
-            if before is not None and not 0 < before.slot[1] <= now:
-                total -= 1
-            if not record.flags & GONE and not 0 < record.deadline <= now:
-                total += 1
-        return total
-
     # Writing
 
     def put_plain(self, r: Any, kb: bytes, hint: bytes, tag: int, blob: bytes) -> Receipt | None:
@@ -182,7 +167,7 @@ class Pair(Rows):
                 ctime, key, hint = place.record.ctime, place.record.kb, place.record.hint
         raw = pack_record(tag, key, hint, version, ctime, now, blob, deadline, 0, label)
         self.write(r, recent_key(kb), seq + raw)
-        return Receipt(seq, version, self.ends(now, deadline), commit)
+        return Receipt(seq, version, self.ends(kb, now, deadline), commit)
 
     def write(self, r: Any, key: bytes, row: bytes) -> None:
         """Write a row; where writes are confirmed one by one, after noting what it replaces."""
@@ -269,11 +254,11 @@ class Pair(Rows):
             with contextlib.suppress(CorruptEntryError):  # a read of the key raises it, and so does the drain
                 yield parse_row(raw)
 
-    def last_in(self, r: Any, d: Any, values: bool) -> Record | None:
-        """The entry that was created last, is readable and not over."""
+    def last_in(self, r: Any, d: Any, values: bool, span: Span) -> Record | None:
+        """The entry of a span that was created last, is readable and not over."""
         now = self.clock()
         for seq, record in self.created_recently(r, d, reverse=True):
-            entry = self.whole(d, (seq, record.deadline), record, now, values)
+            entry = self.whole(d, (seq, record.deadline), record, now, values) if record.kb in span else None
             if entry is not None:
                 return entry
         gone = set() if r is None else {raw[:8] for _, raw in r.cursor() if len(raw) > 9 and raw[9] & GONE}
@@ -282,6 +267,6 @@ class Pair(Rows):
                 continue
             with contextlib.suppress(CorruptEntryError):  # the integrity pass reports it; it stays where it is
                 entry = self.entry_at(r, d, cursor.key(), cursor.value(), now, values)
-                if entry is not None:
+                if entry is not None and entry.kb in span:
                     return entry
         return None

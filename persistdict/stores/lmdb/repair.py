@@ -22,9 +22,9 @@ from persistdict.errors import CorruptEntryError
 from persistdict.reports import Fault, Report
 from persistdict.stores.lmdb.direct import write_directly
 from persistdict.stores.lmdb.drain import drain
-from persistdict.stores.lmdb.layout import SIZE
 from persistdict.stores.lmdb.mend import Mender
 from persistdict.stores.lmdb.pair import Pair
+from persistdict.stores.lmdb.totals import forget_totals
 from persistdict.stores.lmdb.verify import Found, Progress, inspect
 
 __all__ = ["repair"]
@@ -74,7 +74,7 @@ def _mend(rows: Pair, found: list[Found]) -> tuple[int, int]:
     def work(d: Any, _: int) -> tuple[int, Mender]:
         mender = Mender(rows, d)
         mended = sum(mender.mend(each) for each in found)
-        d.delete(SIZE, db=rows.meta)  # it is counted anew
+        forget_totals(rows, d)
         return mended, mender
 
     (mended, mender), _ = write_directly(rows, work)

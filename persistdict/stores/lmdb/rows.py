@@ -19,18 +19,19 @@ record says so, in `x` under its deadline and in `t` under its label if and only
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import crop, key_digest
-from persistdict.store import ABSENT, ANY, Condition, Record
+from persistdict.spans import KEPT_FROM, OUTSIDE, head_of
+from persistdict.store import Condition, Record
 from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.deadlines import DEADLINE, deadline_of, with_room
 from persistdict.stores.lmdb.environment import Environment
 from persistdict.stores.lmdb.guard import Damaged
-from persistdict.stores.lmdb.layout import SIZE
 from persistdict.stores.lmdb.pieces import WHOLE, large_value, put_large, remove_large
+from persistdict.stores.lmdb.places import NEVER, Place, has_label, holds, last_write
 from persistdict.stores.lmdb.record import (
     HEADER,
     LARGE,
@@ -47,24 +48,16 @@ from persistdict.stores.lmdb.record import (
     seq_bytes,
 )
 
-__all__ = ["DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows", "deadline_of", "has_label", "holds"]
+__all__ = ["DEADLINE", "LARGE_VALUE", "NEVER", "Place", "Rows", "deadline_of", "has_label", "holds", "last_write"]
 
 LARGE_VALUE = 32 * 1024
-NEVER = float("inf")
-
-
-class Place(NamedTuple):
-    """Where a key is: all entries under its index key, its own, and the record (None: damaged)."""
-
-    slots: list[Slot]
-    slot: Slot
-    record: Parsed | None
 
 
 class Rows:
     """What can be done with entries within a transaction of LMDB. The store derives from it.
 
-    Threads: `touched` is changed by single operations only; `growth` (totals.py) and `crowded` under the data's lock.
+    Threads: `touched` is changed by single operations only; `growth`, `population` (totals.py) and `crowded` under the
+    data's lock.
     """
 
     env: Environment
@@ -73,6 +66,7 @@ class Rows:
     clock: Callable[[], float]
     touched: dict[bytes, float | None]
     growth: int = 0
+    population: dict[bytes, tuple[int, int]]
     crowded: tuple[int, int] = (0, 0)  # see deadlines.py
     timeout: float  # seconds that a write waits for other processes
     place: str
@@ -88,6 +82,7 @@ class Rows:
 
     def bind_to(self, dbs: dict[str, Any]) -> None:
         """Take over the databases."""
+        self.population = {}
         self.k, self.e, self.v, self.p = dbs.get("k"), dbs.get("e"), dbs.get("v"), dbs.get("p")
         self.x, self.a, self.t, self.meta = dbs.get("x"), dbs.get("a"), dbs.get("t"), dbs.get("info")
 
@@ -133,7 +128,7 @@ class Rows:
     def whole(self, txn: Any, slot: Slot, record: Parsed, now: float, values: bool = True) -> Record | None:
         """The entry of a record, or None if it is over."""
         seq, deadline = slot
-        until = self.until(txn, seq, deadline, record.mtime, now)
+        until = self.until(txn, seq, deadline, last_write(record), now)
         if until <= now:
             return None
         atime = max(record.mtime, self.atime(txn, seq, now))
@@ -143,11 +138,11 @@ class Rows:
             None if until == NEVER else until, record.label, deadline / 1e6 if deadline else None,
         )  # fmt: skip
 
-    def until(self, txn: Any, seq: bytes, deadline: int, mtime: float, now: float) -> float:
-        """When an entry ends, as far as is known now."""
+    def until(self, txn: Any, seq: bytes, deadline: int, written: float, now: float) -> float:
+        """When an entry ends, as far as is known now; `written` is what `last_write` tells."""
         until = deadline / 1e6 if deadline else NEVER
         if self.idle is not None:
-            last = mtime
+            last = written
             if last + self.idle <= now:  # only then the reads matter
                 last = max(last, self.atime(txn, seq, now))
             until = min(until, last + self.idle)
@@ -210,7 +205,7 @@ class Rows:
             if place.record is not None:
                 ctime, kb, hint = place.record.ctime, place.record.kb, place.record.hint
         self.store(txn, place, seq, Parsed(tag, 0, version, ctime, now, hint, kb, deadline, blob, label))
-        return seq, self.ends(now, deadline)
+        return seq, self.ends(kb, now, deadline)
 
     def store(self, txn: Any, place: Place | None, seq: bytes, record: Parsed) -> None:
         """Write an entry, whose body is the whole value, in the place of what `find` has found."""
@@ -220,7 +215,7 @@ class Rows:
             record = record._replace(deadline=self.crowded[1])
         others: list[Slot] = []
         if place is not None and place.slot[0] == seq:
-            self._clear_traces(txn, place)
+            self._clear_traces(txn, kb, place)
             others = [slot for slot in place.slots if slot is not place.slot]
         else:
             if place is not None:
@@ -244,19 +239,18 @@ class Rows:
         )  # fmt: skip
         txn.delete(seq, db=self.e)
         txn.put(seq, raw, db=self.e)
-        self.growth += len(raw)
+        self.account(record.kb, 1, len(raw) + (len(blob) if flags else 0))
         if flags:
             put_large(self, txn, seq, record.version, blob, flags)
-            self.growth += len(blob)
         if deadline:
             txn.put(DEADLINE.pack(deadline), seq, db=self.x)
         if record.label:
             txn.put(label_key(record.label, seq), b"", db=self.t)
 
-    def ends(self, now: float, deadline: int) -> float | None:
+    def ends(self, kb: bytes, now: float, deadline: int) -> float | None:
         """When an entry that is written now ends, as far as is known."""
         until = deadline / 1e6 if deadline else NEVER
-        if self.idle is not None:
+        if self.idle is not None and kb < KEPT_FROM:
             until = min(until, now + self.idle)
         return None if until == NEVER else until
 
@@ -264,7 +258,7 @@ class Rows:
         """Whether an entry is not over. A damaged one is: a write heals it in its place."""
         if place.record is None:
             return True
-        return self.until(txn, *place.slot, place.record.mtime, now) > now
+        return self.until(txn, *place.slot, last_write(place.record), now) > now
 
     def delete_in(self, txn: Any, kb: bytes, label: bytes | None = None) -> Place | None:
         """Remove an entry. None if it is absent, over, or has another label than one that is given."""
@@ -276,23 +270,36 @@ class Rows:
 
     def remove(self, txn: Any, kb: bytes, place: Place) -> None:
         """Remove an entry and all that belongs to it."""
+        self.remove_at(txn, self._index_key(kb), kb, place)
+
+    def remove_at(self, txn: Any, index_key: bytes, kb: bytes, place: Place) -> None:
+        """The same where the index key is known; of a damaged entry the key may not be."""
         others = [slot for slot in place.slots if slot is not place.slot]
         if others:
-            txn.put(self._index_key(kb), pack_index(others), db=self.k)
+            txn.put(index_key, pack_index(others), db=self.k)
         else:
-            txn.delete(self._index_key(kb), db=self.k)
-        self._clear_traces(txn, place)
+            txn.delete(index_key, db=self.k)
+        self._clear_traces(txn, kb, place)
         seq = place.slot[0]
         txn.delete(seq, db=self.e)
         txn.delete(seq, db=self.a)
         self.touched.pop(seq, None)
 
-    def _clear_traces(self, txn: Any, place: Place) -> None:
+    def account(self, kb: bytes, entries: int, size: int) -> None:
+        """Note that the data hold so many entries and bytes more, until the transaction ends."""
+        self.growth += size
+        if kb >= OUTSIDE:
+            before = self.population.get(head_of(kb), (0, 0))
+            self.population[head_of(kb)] = before[0] + entries, before[1] + size
+
+    def _clear_traces(self, txn: Any, kb: bytes, place: Place) -> None:
         """Remove the large value, the deadline and the label of an entry, whose record is about to go."""
         (seq, deadline), record = place.slot, place.record
-        self.growth -= len(txn.get(seq, b"", self.e))
+        size = len(txn.get(seq, b"", self.e))
+        entries = -1 if size else 0
         if record is None or record.flags & LARGE:
-            self.growth -= remove_large(self, txn, seq)
+            size += remove_large(self, txn, seq)
+        self.account(kb, entries, -size)
         if deadline:
             txn.delete(DEADLINE.pack(deadline), seq, db=self.x)
         if record is None:  # damaged; it does not tell its label
@@ -304,27 +311,3 @@ class Rows:
 
     def _index_key(self, kb: bytes) -> bytes:
         return kb if len(kb) < self.limit else crop(kb, self.limit)
-
-    def clear_in(self, txn: Any) -> int:
-        """Remove all entries, readable or not."""
-        total: int = txn.stat(self.e)["entries"]
-        txn.put(SIZE, b"0", db=self.meta)
-        self.growth = 0
-        for db in (self.k, self.e, self.v, self.p, self.x, self.a, self.t):
-            txn.drop(db, delete=False)
-        self.touched.clear()
-        return total
-
-
-def holds(when: Condition, place: Place | None) -> bool:
-    """Whether the condition of a write holds for what is there now (None: nothing)."""
-    if when is ANY:
-        return True
-    if when is ABSENT:
-        return place is None
-    return place is not None and place.record is not None and place.record.version == when
-
-
-def has_label(place: Place, label: bytes | None) -> bool:
-    """Whether what is there has this label; None is any, or none."""
-    return label is None or (place.record is not None and place.record.label == label)

@@ -41,6 +41,7 @@ from persistdict.stores.lmdb.record import (
     seq_number,
 )
 from persistdict.stores.lmdb.rows import DEADLINE, Rows
+from persistdict.stores.lmdb.totals import end_totals, forget_totals
 from persistdict.stores.lmdb.wreck import Wreck
 
 __all__ = ["salvage_folder"]
@@ -265,6 +266,8 @@ class _Target(Rows):
         def work(txn: Any) -> int:
             for name, text in kept.items():
                 txn.put(name.encode(), text.encode(), db=self.meta)
+            forget_totals(self, txn)
+            end_totals(self, txn)
             for seq, raw in times:
                 if txn.get(seq, None, self.e) is not None:
                     txn.put(seq, raw, db=self.a)

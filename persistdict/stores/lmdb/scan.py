@@ -18,12 +18,13 @@ from typing import Any
 from zlib import crc32
 
 from persistdict.errors import CorruptEntryError, CorruptStoreError, DamagedEntryWarning
+from persistdict.spans import Span
 from persistdict.store import Item
 from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import COUNTER_BITS, HEADER_SIZE, PREFIX, RESIDUE, is_number, seq_bytes, seq_number
 
-__all__ = ["BATCH", "BATCH_BYTES", "item_of", "load", "newest_allowed", "scan_by_creation", "warn"]
+__all__ = ["BATCH", "BATCH_BYTES", "Place", "item_of", "load", "newest_allowed", "scan_by_creation", "warn"]
 
 BATCH = 512
 BATCH_BYTES = 4 << 20
@@ -40,25 +41,27 @@ def newest_allowed(rows: Pair) -> bytes:
     return seq_bytes((rows.base + rows.begin().id() + 1 << COUNTER_BITS) - 1)
 
 
-def scan_by_creation(rows: Pair, *, reverse: bool, values: bool) -> Iterator[Item]:
-    """All entries, oldest first or newest first."""
+def scan_by_creation(rows: Pair, *, reverse: bool, values: bool, span: Span) -> Iterator[Item]:
+    """The entries with keys in a span, oldest first or newest first. Goes through all entries."""
     bound = rows.env.attempt(newest_allowed, rows)
     if reverse:
-        recent, position = rows.env.attempt(_end, rows, bound)
+        recent, position = rows.env.attempt(_end, rows, bound, span)
         yield from _visit(rows, recent[::-1], values)
         while position is not None:
-            batch, position = rows.env.attempt(_batch_back, rows, position, values)
+            batch, position = rows.env.attempt(_batch_back, rows, position, values, span)
             yield from batch
         return
     after: bytes | None = b""
     recent = []
     while after is not None:
-        batch, after, recent = rows.env.attempt(_batch, rows, after, bound, values)
+        batch, after, recent = rows.env.attempt(_batch, rows, after, bound, values, span)
         yield from batch
     yield from _visit(rows, recent, values)
 
 
-def _batch(rows: Pair, after: bytes, bound: bytes, values: bool) -> tuple[list[Item], bytes | None, list[Place]]:
+def _batch(
+    rows: Pair, after: bytes, bound: bytes, values: bool, span: Span
+) -> tuple[list[Item], bytes | None, list[Place]]:
     """The entries of the data behind `after`; the position behind them; at the end None, and what is only recent."""
     d, r = rows.snapshots()
     rows.look_ahead(d, "e", after, BATCH)
@@ -74,7 +77,7 @@ def _batch(rows: Pair, after: bytes, bound: bytes, values: bool) -> tuple[list[I
                 warn(rows, CorruptEntryError("it is out of order"))
                 continue
             good = seq
-            item = _item_at(rows, r, d, seq, raw, now, values)
+            item = _item_at(rows, r, d, seq, raw, now, values, span)
             if item is not None:
                 batch.append(item)
                 size += len(item.blob)
@@ -84,10 +87,10 @@ def _batch(rows: Pair, after: bytes, bound: bytes, values: bool) -> tuple[list[I
             if seq_number(good) <= seq_number(after):
                 raise Damaged("rows are out of order")
             return batch, good, []
-    return batch, None, _recent_until(rows, r, d, bound)
+    return batch, None, _recent_until(rows, r, d, bound, span)
 
 
-def _batch_back(rows: Pair, position: bytes, values: bool) -> tuple[list[Item], bytes | None]:
+def _batch_back(rows: Pair, position: bytes, values: bool, span: Span) -> tuple[list[Item], bytes | None]:
     """The entries of the data at `position` and before it, newest first; and the position of the rest."""
     d, r = rows.snapshots()
     rows.look_ahead(d, "e", position, BATCH, reverse=True)
@@ -99,7 +102,7 @@ def _batch_back(rows: Pair, position: bytes, values: bool) -> tuple[list[Item], 
     for _ in range(BATCH):
         if not more:
             return batch, None
-        item = _item_at(rows, r, d, cursor.key(), cursor.value(), now, values)
+        item = _item_at(rows, r, d, cursor.key(), cursor.value(), now, values, span)
         if item is not None:
             batch.append(item)
             size += len(item.blob)
@@ -111,16 +114,17 @@ def _batch_back(rows: Pair, position: bytes, values: bool) -> tuple[list[Item], 
     return batch, (cursor.key() if more else None)
 
 
-def _end(rows: Pair, bound: bytes) -> tuple[list[Place], bytes | None]:
+def _end(rows: Pair, bound: bytes, span: Span) -> tuple[list[Place], bytes | None]:
     """What is only recent, and the newest seq of the data."""
     d, r = rows.snapshots()
     cursor = d.cursor(rows.e)
-    return _recent_until(rows, r, d, bound), (cursor.key() if cursor.last() else None)
+    return _recent_until(rows, r, d, bound, span), (cursor.key() if cursor.last() else None)
 
 
-def _recent_until(rows: Pair, r: Any, d: Any, bound: bytes) -> list[Place]:
+def _recent_until(rows: Pair, r: Any, d: Any, bound: bytes, span: Span) -> list[Place]:
     last = seq_number(bound)
-    return [(row.seq, row.record.kb) for row in rows.created_recently(r, d) if seq_number(row.seq) <= last]
+    places = [(row.seq, row.record.kb) for row in rows.created_recently(r, d) if seq_number(row.seq) <= last]
+    return [place for place in places if place[1] in span]
 
 
 def _visit(rows: Pair, places: list[Place], values: bool) -> Iterator[Item]:
@@ -163,16 +167,19 @@ def _go_behind(cursor: Any, after: bytes) -> bool:
     return bool(cursor.next()) if cursor.key() == after else True
 
 
-def _item_at(rows: Pair, r: Any, d: Any, seq: bytes, raw: bytes, now: float, values: bool) -> Item | None:
-    """The entry of a record of the data, or None if it is over, gone or damaged."""
+def _item_at(rows: Pair, r: Any, d: Any, seq: bytes, raw: bytes, now: float, values: bool, span: Span) -> Item | None:
+    """The entry of a record of the data, or None if it is over, gone, damaged or of another span."""
     if r is None and rows.idle is None and crc32(raw) == RESIDUE:
         tag, flags, hint_size, key_size = _prefix(raw)
         if not flags:
             key_at = HEADER_SIZE + hint_size
             body_at = key_at + key_size
-            blob = raw[body_at:-4] if values else b""
-            return _item((raw[key_at:body_at], raw[HEADER_SIZE:key_at], tag, blob))
-    return item_of(rows, r, d, seq, raw, now, values)
+            kb = raw[key_at:body_at]
+            if not span.start <= kb < span.stop:
+                return None
+            return _item((kb, raw[HEADER_SIZE:key_at], tag, raw[body_at:-4] if values else b""))
+    item = item_of(rows, r, d, seq, raw, now, values)
+    return item if item is not None and item.kb in span else None
 
 
 def item_of(

@@ -9,40 +9,64 @@ from typing import Any, NamedTuple
 
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import DIGEST_SIZE, MAX_KEY_SIZE
+from persistdict.spans import Span
 from persistdict.store import Item
 from persistdict.stores.lmdb.guard import Damaged
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import parse_index, seq_number
-from persistdict.stores.lmdb.scan import BATCH, item_of, load, newest_allowed, warn
+from persistdict.stores.lmdb.scan import BATCH, Place, item_of, load, newest_allowed, scan_by_creation, warn
 
-__all__ = ["scan_by_key"]
+__all__ = ["scan_by_key", "scan_span"]
+
+
+FEW = 1 << 16  # keys of a span that are put in order of creation in memory
 
 
 class Range(NamedTuple):
-    """Which keys are asked for: `start` is in it, `stop` is not, None is no bound."""
+    """Which keys are asked for: `start` is in it, `stop` is not."""
 
-    start: bytes | None
-    stop: bytes | None
+    start: bytes
+    stop: bytes
     reverse: bool
     bound: int  # the largest seq
     head: int  # how many bytes make a group
 
     def __contains__(self, kb: object) -> bool:
         assert isinstance(kb, bytes)
-        return (self.start is None or kb >= self.start) and (self.stop is None or kb < self.stop)
+        return self.start <= kb < self.stop
 
 
-def scan_by_key(rows: Pair, *, reverse: bool, values: bool, start: bytes | None, stop: bytes | None) -> Iterator[Item]:
-    """All entries whose keys are in [start, stop), in order of their whole keys."""
-    bound = seq_number(rows.env.attempt(newest_allowed, rows))
-    asked = Range(start, stop, reverse, bound, max(0, rows.limit - DIGEST_SIZE))
-    position: bytes | None = b""
-    while position is not None:
-        found, position = rows.env.attempt(_batch, rows, asked, position)
+def scan_by_key(rows: Pair, *, reverse: bool, values: bool, span: Span) -> Iterator[Item]:
+    """All entries whose keys are in a span, in order of their whole keys."""
+    for found in _groups(rows, span, reverse):
         places = sorted(((seq, kb) for kb, seq in found.items()), key=lambda place: place[1], reverse=reverse)
         while places:
             batch, places = rows.env.attempt(load, rows, places, values)
             yield from batch
+
+
+def scan_span(rows: Pair, *, reverse: bool, values: bool, span: Span) -> Iterator[Item]:
+    """The same in order of creation. If there are many, all entries of the store are gone through instead."""
+    places: list[Place] = []
+    for found in _groups(rows, span, False):
+        places += [(seq, kb) for kb, seq in found.items()]
+        if len(places) > FEW:
+            yield from scan_by_creation(rows, reverse=reverse, values=values, span=span)
+            return
+    places.sort(key=lambda place: seq_number(place[0]), reverse=reverse)
+    while places:
+        batch, places = rows.env.attempt(load, rows, places, values)
+        yield from batch
+
+
+def _groups(rows: Pair, span: Span, reverse: bool) -> Iterator[dict[bytes, bytes]]:
+    """The keys of a span and their seqs, some at a time, in order of their groups."""
+    bound = seq_number(rows.env.attempt(newest_allowed, rows))
+    asked = Range(*span, reverse, bound, max(0, rows.limit - DIGEST_SIZE))
+    position: bytes | None = b""
+    while position is not None:
+        found, position = rows.env.attempt(_batch, rows, asked, position)
+        yield found
 
 
 def _batch(rows: Pair, asked: Range, position: bytes) -> tuple[dict[bytes, bytes], bytes | None]:
@@ -120,12 +144,12 @@ def _enter(cursor: Any, asked: Range, position: bytes) -> bool:
 
 def _edge(asked: Range) -> bytes:
     """The index key where a range begins; empty for the end of all."""
-    edge = ((asked.stop if asked.reverse else asked.start) or b"")[: asked.head]
+    edge = (asked.stop if asked.reverse else asked.start)[: asked.head]
     return edge.ljust(MAX_KEY_SIZE, b"\xff") if edge and asked.reverse else edge
 
 
 def _beyond(group: bytes, asked: Range) -> bool:
     """Whether the range is over at a group."""
     if asked.reverse:
-        return asked.start is not None and group < asked.start[: asked.head]
-    return asked.stop is not None and group > asked.stop[: asked.head]
+        return group < asked.start[: asked.head]
+    return group > asked.stop[: asked.head]

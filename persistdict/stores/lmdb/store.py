@@ -17,6 +17,7 @@ from persistdict.bounded import NO_USES, Uses
 from persistdict.clocked import Clocks
 from persistdict.errors import DiskFullError, MismatchError
 from persistdict.keys import MAX_KEY_SIZE
+from persistdict.spans import ALL, Span
 from persistdict.statistics import Counts, Sizes
 from persistdict.store import Capability, Found, Item, Record, Store, Transaction
 from persistdict.stores.lmdb.backup import back_up
@@ -27,10 +28,11 @@ from persistdict.stores.lmdb.environment import MUCH, open_environment
 from persistdict.stores.lmdb.integrity import Integrity
 from persistdict.stores.lmdb.labels import labels_in_use, scan_labelled
 from persistdict.stores.lmdb.mounts import check_filesystem
+from persistdict.stores.lmdb.population import count_in
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
-from persistdict.stores.lmdb.scankeys import scan_by_key
+from persistdict.stores.lmdb.scankeys import scan_by_key, scan_span
 from persistdict.stores.lmdb.sizes import sizes
 from persistdict.stores.lmdb.times import clocks_of, put_clocks
 from persistdict.stores.lmdb.upkeep import expire_entries, rebase_entries, write_access_times
@@ -221,26 +223,23 @@ class LmdbStore(Writing, Integrity, Store):
         place = self.locate(None if settled else r, d, kb)
         return place is not None and self.alive(d, place, self.clock())
 
-    def last(self, *, values: bool = True) -> Record | None:
+    def last(self, *, values: bool = True, span: Span = ALL) -> Record | None:
         if self.env.pending > MUCH >> 8:
             # else a loop that removes the newest would pass over ever more that is gone already
             with contextlib.suppress(DiskFullError):
                 self.sync()
-        return self.env.attempt(self._last, values)
+        return self.env.attempt(self._last, values, span)
 
-    def _last(self, values: bool) -> Record | None:
+    def _last(self, values: bool, span: Span) -> Record | None:
         d, r = self.snapshots()
-        return self.last_in(r, d, values)
+        return self.last_in(r, d, values, span)
 
-    def any(self) -> bool:
-        return self.env.attempt(self._last, False) is not None
+    def any(self, span: Span = ALL) -> bool:
+        return self.env.attempt(self._last, False, span) is not None
 
-    def count(self) -> int:
-        return self.env.attempt(self._count)
-
-    def _count(self) -> int:
-        d, r = self.snapshots()
-        return self.count_in(r, d)
+    def count(self, span: Span = ALL) -> int:
+        known = self.env.attempt(count_in, self, span)
+        return sum(1 for _ in scan_by_key(self, reverse=False, values=False, span=span)) if known is None else known
 
     def scan(
         self,
@@ -248,12 +247,13 @@ class LmdbStore(Writing, Integrity, Store):
         reverse: bool = False,
         values: bool = True,
         by_key: bool = False,
-        start: bytes | None = None,
-        stop: bytes | None = None,
+        span: Span = ALL,
     ) -> Iterator[Item]:
         if by_key:
-            return scan_by_key(self, reverse=reverse, values=values, start=start, stop=stop)
-        return scan_by_creation(self, reverse=reverse, values=values)
+            return scan_by_key(self, reverse=reverse, values=values, span=span)
+        if span.start:
+            return scan_span(self, reverse=reverse, values=values, span=span)
+        return scan_by_creation(self, reverse=reverse, values=values, span=span)
 
     def labelled(self, label: bytes) -> Iterator[Item]:
         return scan_labelled(self, label)

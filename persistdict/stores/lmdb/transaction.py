@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from persistdict.errors import StoreError
+from persistdict.spans import ALL, OUTSIDE, OWN, Span
 from persistdict.store import ANY, Condition, Receipt, Record, Transaction
 from persistdict.stores.lmdb.failures import disk_full
 from persistdict.stores.lmdb.pair import Pair
+from persistdict.stores.lmdb.population import any_outside, clear_in, first_in
 from persistdict.stores.lmdb.record import COUNTER_BITS
 from persistdict.stores.lmdb.reserve import refuse_without_room
 from persistdict.stores.lmdb.rows import LARGE_VALUE
@@ -61,8 +63,11 @@ class RecentTransaction(_Counting):
         self.written += 100
         return self._rows.delete_recent(self._r, self._next(), kb, ANY, label) is not None
 
-    def clear(self) -> int:
+    def clear(self, span: Span = ALL) -> int:
         raise RuntimeError("clear needs update(whole=True)")
+
+    def first(self, span: Span, *, reverse: bool = False) -> Record | None:
+        return first_in(self._rows, self._r, self._rows.begin_data(self._rows.k), span, reverse)
 
     def get_info(self, name: str) -> str | None:
         text = self._rows.begin_data(self._rows.meta).get(name.encode())
@@ -90,7 +95,7 @@ class DirectTransaction(_Counting):
         label: bytes = b"",
     ) -> Receipt | None:  # fmt: skip
         rows, version = self._rows, self._number << COUNTER_BITS | self._next()
-        short = len(kb) < rows.limit and len(blob) < LARGE_VALUE
+        short = len(kb) < rows.limit and len(blob) < LARGE_VALUE and kb < OUTSIDE
         if short and ttl is None and when is ANY and rows.idle is None and not label:
             seq = rows.put_new(self._d, version, kb, hint, tag, blob)
             if seq is not None:
@@ -101,8 +106,11 @@ class DirectTransaction(_Counting):
     def discard(self, kb: bytes, label: bytes | None = None) -> bool:
         return self._rows.delete_in(self._d, kb, label) is not None
 
-    def clear(self) -> int:
-        return self._rows.clear_in(self._d)
+    def clear(self, span: Span = ALL) -> int:
+        return clear_in(self._rows, self._d, span)
+
+    def first(self, span: Span, *, reverse: bool = False) -> Record | None:
+        return first_in(self._rows, None, self._d, span, reverse)
 
     def get_info(self, name: str) -> str | None:
         text = self._d.get(name.encode(), None, self._rows.meta)
@@ -122,9 +130,15 @@ class ClearingTransaction(DirectTransaction):
         super().__init__(rows, d, number)
         self._cleared = False
 
-    def clear(self) -> int:
+    def clear(self, span: Span = ALL) -> int:
+        if span != ALL and (span != OWN or any_outside(self._rows, self._d, self._rows.begin())):
+            raise disk_full(self._rows.place)  # what stays was not drained
         self._cleared = True
         return super().clear()
+
+    def first(self, span: Span, *, reverse: bool = False) -> Record | None:
+        self._refuse()
+        return super().first(span, reverse=reverse)
 
     def _next(self) -> int:
         self._refuse()

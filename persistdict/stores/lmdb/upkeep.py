@@ -14,7 +14,7 @@ from persistdict.stores.lmdb.direct import write_directly
 from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.record import COUNTER_BITS, parse_record
-from persistdict.stores.lmdb.rows import DEADLINE, Rows
+from persistdict.stores.lmdb.rows import DEADLINE, Rows, last_write
 from persistdict.stores.lmdb.times import from_the_future, note_clocks, rebase_entry
 from persistdict.stores.lmdb.walk import beyond, walk
 
@@ -107,6 +107,6 @@ def _past_any_limit(rows: Rows, budget: int, after: bytes) -> tuple[list[tuple[b
             record = parse_record(raw)
         except CorruptEntryError:
             continue
-        if rows.until(d, seq, record.deadline, record.mtime, now) <= now:
+        if rows.until(d, seq, record.deadline, last_write(record), now) <= now:
             found.append((record.kb, seq))
     return found, None

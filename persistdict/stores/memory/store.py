@@ -9,6 +9,7 @@ from typing import TypeVar
 from persistdict.bounded import NO_USES, Access, Usage, Uses
 from persistdict.clocked import SLACK, Clocks, next_clocks
 from persistdict.errors import ClosedError, NestedWriteError
+from persistdict.spans import ALL, KEPT_FROM, Span
 from persistdict.statistics import Counts, Sizes
 from persistdict.store import (
     ANY,
@@ -109,20 +110,21 @@ class MemoryStore(Store):
     def contains(self, kb: bytes) -> bool:
         return self.get(kb) is not None
 
-    def last(self, *, values: bool = True) -> Record | None:
+    def last(self, *, values: bool = True, span: Span = ALL) -> Record | None:
         self._check_open()
         with self._entries.lock:
             for kb in reversed(self._entries.rows):
-                record = self._record(kb)
+                record = self._record(kb) if kb in span else None
                 if record is not None:
                     return record if values else record._replace(blob=b"")
         return None
 
-    def count(self) -> int:
+    def count(self, span: Span = ALL) -> int:
         self._check_open()
         now = self.clock()
         with self._entries.lock:
-            return sum(row.deadline is None or row.deadline > now for row in self._entries.rows.values())
+            deadlines = [row.deadline for kb, row in self._entries.rows.items() if kb in span]
+        return sum(deadline is None or deadline > now for deadline in deadlines)
 
     def scan(
         self,
@@ -130,27 +132,18 @@ class MemoryStore(Store):
         reverse: bool = False,
         values: bool = True,
         by_key: bool = False,
-        start: bytes | None = None,
-        stop: bytes | None = None,
+        span: Span = ALL,
     ) -> Iterator[Item]:
-        records = self._scan(reverse=reverse, values=values, by_key=by_key, start=start, stop=stop)
+        records = self._scan(reverse=reverse, values=values, by_key=by_key, span=span)
         return (Item(*record[:4]) for record in records)
 
-    def _scan(
-        self,
-        *,
-        reverse: bool,
-        values: bool,
-        by_key: bool = False,
-        start: bytes | None = None,
-        stop: bytes | None = None,
-    ) -> Iterator[Record]:
+    def _scan(self, *, reverse: bool, values: bool, by_key: bool = False, span: Span = ALL) -> Iterator[Record]:
         self._check_open()
         with self._entries.lock:
-            kbs = list(self._entries.rows)
+            kbs = [kb for kb in self._entries.rows if kb in span]
             newest = self._entries.commit
         if by_key:
-            kbs = sorted(kb for kb in kbs if (start is None or kb >= start) and (stop is None or kb < stop))
+            kbs.sort()
         for kb in reversed(kbs) if reverse else kbs:
             record = self.get(kb)
             if record is not None and int.from_bytes(record.seq, "big") >> 20 <= newest:
@@ -171,7 +164,7 @@ class MemoryStore(Store):
         row = self._entries.rows.get(kb)
         if row is None:
             return None
-        ends = self._ends(row)
+        ends = self._ends(kb, row)
         if ends is not None and ends <= self.clock():
             return None
         atime = max(row.mtime, self._atime(row.seq))
@@ -184,8 +177,8 @@ class MemoryStore(Store):
         pending = self.touched.get(seq, 0.0)
         return max(self._entries.atimes.get(seq, 0.0), self.clock() if pending is None else pending)
 
-    def _ends(self, row: Row) -> float | None:
-        if self.idle is None:
+    def _ends(self, kb: bytes, row: Row) -> float | None:
+        if self.idle is None or kb >= KEPT_FROM:
             return row.deadline
         idle_end = max(row.mtime, self._atime(row.seq)) + self.idle
         return idle_end if row.deadline is None else min(row.deadline, idle_end)
@@ -243,7 +236,7 @@ class MemoryStore(Store):
         def work(_: Transaction) -> int:
             now = self.clock()
             rows = self._entries.rows
-            over = [kb for kb, row in rows.items() if (ends := self._ends(row)) is not None and ends <= now]
+            over = [kb for kb, row in rows.items() if (ends := self._ends(kb, row)) is not None and ends <= now]
             for kb in over:
                 self._entries.forget(rows.pop(kb).seq)
             return len(over)
@@ -254,8 +247,8 @@ class MemoryStore(Store):
         """Bytes of the keys and values. Costs a look at every entry."""
         self._check_open()
         with self._entries.lock:
-            rows = self._entries.rows
-            return Usage(len(rows), sum(_size(kb, row) for kb, row in rows.items()))
+            sizes = [_size(kb, row) for kb, row in self._entries.rows.items() if kb < KEPT_FROM]
+        return Usage(len(sizes), sum(sizes))
 
     def accesses(
         self, budget: int, after: bytes = b"", *, before: float = float("inf")
@@ -266,6 +259,7 @@ class MemoryStore(Store):
             all_of_them = [
                 Access(kb, row.seq, row.version, self._used_at(row), entries.uses.get(row.seq, 0), _size(kb, row))
                 for kb, row in entries.rows.items()
+                if kb < KEPT_FROM
             ]
         return [access for access in all_of_them if access.used_at < before], None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from persistdict.spans import ALL, Span
 from persistdict.store import (
     ABSENT,
     ANY,
@@ -77,7 +78,7 @@ class MemoryTransaction(Transaction):
             deadline = None if alive is None else alive.deadline
         row = Row(hint, tag, blob, seq, version, ctime, now, deadline, label)
         rows[kb] = row
-        return Receipt(seq, version, self._store._ends(row), self._id)
+        return Receipt(seq, version, self._store._ends(kb, row), self._id)
 
     def delete(self, kb: bytes, *, when: Condition = ANY) -> Record | None:
         record = self.get(kb)
@@ -92,14 +93,24 @@ class MemoryTransaction(Transaction):
         record = self.get(kb)
         return record is not None and label in (None, record.label) and self.delete(kb) is not None
 
-    def clear(self) -> int:
+    def clear(self, span: Span = ALL) -> int:
         rows = self._entries.rows
-        for kb, row in rows.items():
+        gone = {kb: row for kb, row in rows.items() if kb in span}
+        for kb, row in gone.items():
             self._before.setdefault(kb, row)
-        total = len(rows)
-        self._entries.rows = {}
-        self._entries.touched.clear()
-        return total
+            self._entries.touched.pop(row.seq, None)
+        self._entries.rows = {kb: row for kb, row in rows.items() if kb not in gone}
+        return len(gone)
+
+    def first(self, span: Span, *, reverse: bool = False) -> Record | None:
+        pick = max if reverse else min
+        kbs = {kb for kb in self._entries.rows if kb in span}
+        while kbs:
+            record = self.get(pick(kbs))
+            if record is not None:
+                return record
+            kbs.remove(pick(kbs))
+        return None
 
     def get_info(self, name: str) -> str | None:
         return self._entries.info.get(name)
