@@ -27,6 +27,8 @@ class TestLmdbStoreWithCroppedKeys(StoreContract):
     def open(self, **options) -> Store:
         return LmdbStore(str(self.path / "store"), key_size_limit=self.limit, **options)
 
+    test_the_first_and_the_last_of_a_span = None  # cropped keys have no order
+
 
 class TestLmdbStoreInASmallMap(StoreContract):
     """Every test runs into the end of the map, and does not notice."""

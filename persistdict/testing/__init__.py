@@ -13,11 +13,12 @@ from persistdict.testing.base import Clock
 from persistdict.testing.entries import EntryTests
 from persistdict.testing.labels import LabelTests
 from persistdict.testing.many import ManyTests
+from persistdict.testing.spans import SpanTests
 from persistdict.testing.time import TimeTests
 from persistdict.testing.use import UseTests
 
 __all__ = ["Clock", "StoreContract"]
 
 
-class StoreContract(EntryTests, ManyTests, TimeTests, UseTests, LabelTests):
+class StoreContract(EntryTests, ManyTests, TimeTests, UseTests, LabelTests, SpanTests):
     """One test for each sentence of the contract in `persistdict.store`."""
