@@ -12,12 +12,13 @@ from typing import Any, Generic, TypeVar, cast
 
 from persistdict.bounded import Usage
 from persistdict.codecs import Codec, SafeCodec, names_agree
-from persistdict.errors import CorruptEntryError, DamagedEntryWarning, MismatchError, ReadOnlyWarning
+from persistdict.errors import CorruptEntryError, DamagedEntryWarning, MismatchError, ReadOnlyWarning, TransactionError
 from persistdict.front import Front
 from persistdict.lifecycle import CLOSED, Unopened, close_store, finalizer_of, watch
 from persistdict.log import Log
 from persistdict.maintenance import keeper_of
 from persistdict.options import Options, make_store, seconds
+from persistdict.routing import Routed, bare_store
 from persistdict.spans import OWN
 from persistdict.statistics import Tally
 from persistdict.store import Condition, Item, Receipt, Record, Store, Transaction
@@ -31,6 +32,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound="Core[Any, Any]")
 
 MISSING: Any = object()
+_STR = b"\x30"  # the type code of a str key, see keys.py
 
 
 class Core(Generic[K, V]):
@@ -93,10 +95,10 @@ class Core(Generic[K, V]):
         warnings.warn(text, ReadOnlyWarning, stacklevel=4)
 
     def _opened(self) -> Store:
-        """The store itself, opened if it was not yet."""
+        """The store itself, whatever transactions there are; opened if it was not yet."""
         if isinstance(self._store, Unopened):
             self._open()
-        return self._store
+        return cast(Store, bare_store(self._store))
 
     def _check_names(self, store: Store) -> None:
         """Keep the names of the codecs in the store, or compare: others would misread what is there."""
@@ -121,11 +123,15 @@ class Core(Generic[K, V]):
     def close(self) -> None:
         """Make durable what was written, and let go of the store. May be called again.
 
+        Raises TransactionError, and does nothing, while there is a transaction.
+
         Raises, after closing, StoreError or DiskFullError if the last writes are not durable yet: they are there, and
         become durable when the dictionary is opened again before the machine restarts. Raises MaintenanceError if
         upkeep in the background failed and nobody was told yet.
         """
         store, finalizer = self._store, self._finalizer
+        if isinstance(store, Routed):
+            raise TransactionError("a transaction is under way; close the dictionary after its end")
         if isinstance(store, Unopened):
             self._store = CLOSED
             return
@@ -222,6 +228,11 @@ class Core(Generic[K, V]):
             return str.__str__(key), kb, hint
         return kb, kb, hint
 
+    def _kept_as(self, kb: bytes) -> Any:
+        """Under what the front keeps the key of these bytes."""
+        is_text = self._fast_type is not None and kb[:1] == _STR
+        return kb[1:].decode("utf-8", "surrogatepass") if is_text else kb
+
     def _change(
         self,
         work: Callable[[Transaction], T],
@@ -239,7 +250,8 @@ class Core(Generic[K, V]):
 
         So threads that write at once do not take the same room.
         """
-        if self._bounds is not None:
+        store: Any = self._store
+        if self._bounds is not None and not (isinstance(store, Routed) and store.mine()):  # else it is for the end
             self._bounds.make_room([len(kb) + len(blob) for kb, blob in pairs], partial(self._present, pairs))
 
     def _present(self, pairs: Sequence[tuple[bytes, bytes]]) -> Usage:

@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 from persistdict.codecs import Codec
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.options import Options
+from persistdict.transactions import Transactions
 from persistdict.upkeep import Upkeep
-from persistdict.views import Spaces
 
 __all__ = ["PersistDict"]
 
@@ -20,7 +20,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class PersistDict(Upkeep[K, V], Spaces[K, V]):
+class PersistDict(Upkeep[K, V], Transactions[K, V]):
     """A dictionary on disk that any number of threads, handles and processes share.
 
     It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the

@@ -11,8 +11,8 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
     |             ReadOnlyError (PermissionError),
-    |             NestedWriteError (RuntimeError), BusyError (TimeoutError), FullError (RuntimeError),
-    |             TooLargeError (ValueError)
+    |             NestedWriteError (RuntimeError), ConflictError (RuntimeError), TransactionError (RuntimeError),
+    |             BusyError (TimeoutError), FullError (RuntimeError), TooLargeError (ValueError)
     `-- upkeep:   MaintenanceError (RuntimeError), TargetExistsError (FileExistsError)
 
 and two warnings: DamagedEntryWarning (UserWarning), where raising would end an iteration, and ReadOnlyWarning
@@ -28,6 +28,7 @@ import errno
 __all__ = [
     "BusyError",
     "ClosedError",
+    "ConflictError",
     "CorruptEntryError",
     "CorruptStoreError",
     "DamagedEntryWarning",
@@ -47,6 +48,7 @@ __all__ = [
     "StoreGoneError",
     "TargetExistsError",
     "TooLargeError",
+    "TransactionError",
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
@@ -143,6 +145,14 @@ class NestedWriteError(PersistDictError, RuntimeError):
 
 class BusyError(PersistDictError, TimeoutError):
     """Another process, which the message names, was in the way for longer than the timeout. Nothing was changed."""
+
+
+class ConflictError(PersistDictError, RuntimeError):
+    """What a transaction has read was changed by others before its end. Nothing was written; do it again."""
+
+
+class TransactionError(PersistDictError, RuntimeError):
+    """A transaction was used outside of its `with`, its thread or its function. Nothing of it is written."""
 
 
 class FullError(PersistDictError, RuntimeError):

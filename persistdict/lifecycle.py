@@ -16,6 +16,7 @@ from persistdict.errors import ClosedError, PersistDictError
 from persistdict.forking import holds_any
 from persistdict.log import Log
 from persistdict.maintenance import Keeper, keeper_of
+from persistdict.routing import bare_store
 from persistdict.store import Store
 
 __all__ = ["CLOSED", "Unopened", "close_store", "finalizer_of", "watch"]
@@ -105,8 +106,9 @@ def _settle_at_exit() -> None:
     for reference in _handles.valuerefs():
         handle = reference()
         if handle is not None and handle._finalizer is not None and handle._finalizer.alive:
-            keeper_of(handle._store).remove(handle._store)
-            _flush(handle._store, handle._log)
+            store = bare_store(handle._store)
+            keeper_of(store).remove(store)
+            _flush(store, handle._log)
 
 
 def _flush(store: Store, log: Log) -> PersistDictError | None:
@@ -128,6 +130,7 @@ def _after_fork_in_child() -> None:
         handle = reference()
         if handle is not None:
             handle._write_lock = threading.RLock()
+            handle._store = bare_store(handle._store)  # transactions are the parent's
             if handle._bounds is not None:
                 handle._bounds.after_fork()
 

@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "Transaction",
     "When",
+    "holds",
 ]
 
 KEPT = float("-inf")  # as a time to live: the entry keeps the deadline that it has, if any
@@ -41,6 +42,13 @@ class When(enum.Enum):
 ANY = When.ANY
 ABSENT = When.ABSENT
 Condition = When | int  # an int is the version that the entry must have
+
+
+def holds(when: Condition, version: int | None) -> bool:
+    """Whether a condition holds for an entry of this version, or for none."""
+    if when is ANY:
+        return True
+    return version is None if when is ABSENT else version == when
 
 
 class Capability(enum.Flag):

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from persistdict.bounded import Evictable
@@ -223,6 +224,13 @@ class Store(Counted, Clocked, Evictable):
 
     def tidy(self) -> None:  # most stores have nothing to tidy
         """Free what users that died have left behind."""
+
+    def turn(self) -> AbstractContextManager[object]:
+        """Within this, no other thread or process that shares the store is within it; plain writes go on.
+
+        Raises BusyError if it took too long to come in, NestedWriteError within one of the same thread.
+        """
+        raise Unsupported(f"{self.place}: this engine has no transactions over several calls")
 
     def lease(self, purpose: str) -> bool:
         """Whether this process is the one that does the work of this purpose, of all that share the store.

@@ -114,7 +114,7 @@ class View(Prefixed[K, V]):
 
     @property
     def _store(self) -> Any:  # type: ignore[override]
-        return self._main._store
+        return self._made_by[0]._store
 
     @property
     def _bounds(self) -> Any:  # type: ignore[override]

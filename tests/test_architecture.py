@@ -8,11 +8,11 @@ import persistdict
 ROOT = Path(persistdict.__file__).parent
 # A module may import from its own room and from those to the left of it.
 ROOMS = [
-    ["errors", "forking", "log"],
+    ["errors", "forking", "log", "turn"],
     ["entry", "keys", "codecs", "lru", "records", "reports", "setviews", "spans", "statistics"],
     ["bounded", "clocked"],
     ["front", "store"],
-    ["stores.memory", "stores.lmdb"],
+    ["stores.memory", "stores.lmdb", "overlay", "routing"],
     ["ranking", "eviction"],
     ["tasks"],
     ["maintenance"],
@@ -22,6 +22,7 @@ ROOMS = [
     ["many", "dictlike", "conditions", "ordered"],
     ["entries"],
     ["views"],
+    ["transactions"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],

@@ -36,6 +36,7 @@ from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, let_
 from persistdict.stores.lmdb.presence import Presence, gone, places_of
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
 from persistdict.stores.lmdb.trust import Trust
+from persistdict.turn import Turn
 
 __all__ = ["LOOKS", "MUCH", "Environment", "open_environment"]
 
@@ -63,6 +64,7 @@ class Environment(Trust):
         armed, due: whether somebody sees to the next drain, and from when on (time.monotonic) a writer does.
         evicted: an id of the data, and what was removed by evictions that the data do not have yet at that id.
         touched: reads that were noted by any handle of this process, see `Store.flush_touched`.
+        turn: of the threads of this process, to have a transaction.
         company: whether other processes have the store open.
         presence: tells whether the files are still where they were.
         reopened: called after a forked child has opened them anew.
@@ -79,6 +81,7 @@ class Environment(Trust):
         self.settled = self.examined = self.unmarked = self.durable = -1
         self.roomy, self.scarce, self.much = 0, False, MUCH
         self.pending, self.look_at, self.armed, self.due = 0, MUCH // LOOKS, False, float("inf")
+        self.turn = Turn()
         self.evicted = -1, Usage(0, 0)
         self.touched: dict[bytes, float | None] = {}
         self.removed = Removed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -13,7 +14,7 @@ from persistdict.spans import KEPT_FROM
 from persistdict.stores.lmdb.access import access_of
 from persistdict.stores.lmdb.durable import Durable
 from persistdict.stores.lmdb.engine import TIMEOUT
-from persistdict.stores.lmdb.gate import EVICTION, Patience
+from persistdict.stores.lmdb.gate import EVICTION, TRANSACTION, Patience
 from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
 from persistdict.stores.lmdb.totals import kept_total, pages_of, total_size
@@ -79,17 +80,33 @@ class Evicting(Durable, Evictable):
 
     @contextmanager
     def evicting(self) -> Iterator[None]:
-        hold, free = self.env.gate.lock(EVICTION)
-        patience = Patience(self.env.gate, EVICTION, TIMEOUT, self.place, "did not finish an eviction")
-        with self.env.recent.evicting:
-            try:
-                while True:
-                    with suppress(BlockingIOError):
-                        hold()
-                        break
-                    patience.pause()
+        with self.env.recent.evicting, self._alone(EVICTION, TIMEOUT, "did not finish an eviction"):
+            yield
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        env = self.env
+        env.turn.take(self.timeout, self.place)
+        try:
+            with self._alone(TRANSACTION, self.timeout, "did not finish a transaction"):
                 yield
-            finally:
+        finally:
+            env.turn.give()
+
+    @contextmanager
+    def _alone(self, byte: int, timeout: float, what: str) -> Iterator[None]:
+        """Hold a lock of the gate, behind a thread lock."""
+        hold, free = self.env.gate.lock(byte)
+        patience, process = Patience(self.env.gate, byte, timeout, self.place, what), os.getpid()
+        try:
+            while not self.env.read_only:
+                with suppress(BlockingIOError):
+                    hold()
+                    break
+                patience.pause()
+            yield
+        finally:
+            if os.getpid() == process:
                 free()
 
     def evict(self, batch: list[Access], *, unless: str = "used") -> Usage:

@@ -32,13 +32,14 @@ from zlib import crc32
 from persistdict.errors import BusyError, refused
 from persistdict.stores.lmdb.folder import open_own
 
-__all__ = ["DATA", "EVICTION", "RECENT", "UNSEEN", "USERS", "Gate", "Patience", "move_high"]
+__all__ = ["DATA", "EVICTION", "RECENT", "TRANSACTION", "UNSEEN", "USERS", "Gate", "Patience", "move_high"]
 
 HIGH = 900
 DATA, RECENT = 0, 1  # the byte that stands for each environment
 USERS = 2  # shared by all processes that have the store open
 UNSEEN = 3  # shared by those that read it on a read-only mount, where LMDB does not see them
 EVICTION = 4
+TRANSACTION = 5
 FIRST_LEASE, LEASES = 1 << 20, 1 << 20  # bytes that stand for purposes of which one process is in charge
 SHORTEST, LONGEST = 20e-6, 2e-3  # seconds between two attempts
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from persistdict.clocked import Clocks
 from persistdict.forking import hold_over_fork
 from persistdict.statistics import Removed
+from persistdict.turn import Turn
 
 __all__ = ["Entries", "Row", "entries_named"]
 
@@ -49,6 +50,7 @@ class Entries:
         self.clocks = Clocks(None, None)
         self.commit = 0
         self.writing = False
+        self.turn = Turn()
         hold_over_fork(self)
 
     def after_fork(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from persistdict.bounded import NO_USES, Access, Usage, Uses
@@ -31,6 +32,7 @@ __all__ = ["MemoryStore"]
 T = TypeVar("T")
 
 MAX_TOUCHED = 1 << 16
+TIMEOUT = 60.0  # seconds to wait for the transaction of another thread
 
 
 class MemoryStore(Store):
@@ -218,6 +220,15 @@ class MemoryStore(Store):
             finally:
                 entries.writing = False
             return result
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        turn = self._entries.turn
+        turn.take(TIMEOUT, self.place)
+        try:
+            yield
+        finally:
+            turn.give()
 
     # Upkeep
 

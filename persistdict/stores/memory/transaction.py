@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from persistdict.records import holds
 from persistdict.spans import ALL, Span
 from persistdict.store import (
-    ABSENT,
     ANY,
     KEPT,
     Condition,
@@ -46,10 +46,8 @@ class MemoryTransaction(Transaction):
                 self._entries.forget(row.seq)
 
     def _holds(self, kb: bytes, when: Condition) -> bool:
-        if when is ANY:
-            return True
         record = self.get(kb)
-        return record is None if when is ABSENT else record is not None and record.version == when
+        return holds(when, record and record.version)
 
     def get(self, kb: bytes) -> Record | None:
         record: Record | None = self._store._record(kb)
