@@ -17,6 +17,7 @@ from persistdict.conditions import Conditions, condition_of
 from persistdict.core import MISSING
 from persistdict.dictlike import DictLike
 from persistdict.entry import Entry
+from persistdict.keys import TEXT
 from persistdict.options import seconds
 from persistdict.ordered import Ordered
 from persistdict.store import ABSENT, ANY, Transaction, When
@@ -29,7 +30,6 @@ V = TypeVar("V")
 D = TypeVar("D")
 
 IMMUTABLE = frozenset((str, bytes, int, float, bool, type(None)))
-_STR = b"\x30"  # the type code of a str key, see keys.py
 
 
 class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], DictLike[K, V]):
@@ -61,7 +61,7 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], DictLike[K, V]):
                 return value if tag is None else self._codec.decode(tag, value)  # type: ignore[no-any-return]
         if kb is None:
             try:
-                kb = _STR + kept_as.encode()
+                kb = TEXT + kept_as.encode()
             except UnicodeEncodeError:
                 kb = self._keys.encode(key)[0]
         found = store.read(kb)
@@ -92,7 +92,7 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], DictLike[K, V]):
         """Whether the key is there; does not count as a read of the entry."""
         if type(key) is self._fast_type:
             try:
-                return self._store.contains(_STR + key.encode())
+                return self._store.contains(TEXT + key.encode())
             except UnicodeEncodeError:
                 pass  # lone surrogates: the general way encodes them
         return self._store.contains(self._keys.encode(key)[0])
@@ -120,7 +120,7 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], DictLike[K, V]):
         if type(key) is self._fast_type:
             kept_as: Any = key
             try:
-                kb, hint = _STR + key.encode(), b""  # type: ignore[attr-defined]
+                kb, hint = TEXT + key.encode(), b""  # type: ignore[attr-defined]
             except UnicodeEncodeError:
                 kb, hint = self._keys.encode(key)
         else:

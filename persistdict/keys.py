@@ -41,7 +41,7 @@ from typing import Any
 
 from persistdict.errors import DecodeError, KeyTypeError
 
-__all__ = ["DIGEST_SIZE", "MAX_KEY_SIZE", "KeyCodec", "crop", "key_digest"]
+__all__ = ["DIGEST_SIZE", "MAX_KEY_SIZE", "TEXT", "KeyCodec", "crop", "key_digest"]
 
 MAX_KEY_SIZE = 511  # LMDB's own limit
 DIGEST_SIZE = 16
@@ -52,7 +52,7 @@ NONE, NUMBER, BYTES, STR, TUPLE, CUSTOM = 0x01, 0x10, 0x20, 0x30, 0x40, 0x50
 MINUS_INFINITY, LONG_NEGATIVE, ZERO, LONG_POSITIVE, INFINITY, NAN = 0x01, 0x07, 0x80, 0xF9, 0xFE, 0xFF
 FRACTION = 0xFF
 SHORT = 120  # bytes of magnitude whose length fits into the class byte
-_STR = b"\x30"
+TEXT = b"\x30"  # in front of a str key
 _DOUBLE = struct.Struct(">d")
 
 KeyBytes = tuple[bytes, bytes]  # the ordered bytes, the hint
@@ -244,7 +244,7 @@ class KeyCodec:
         """The bytes and the hint of `key`. Raises KeyTypeError for a type that has no encoding."""
         if self._serializer is None:
             if type(key) is str:
-                return _STR + _encode_str(key), b""
+                return TEXT + _encode_str(key), b""
             kb, hint = _encode(key, 0)
             if not hint.strip(b"i"):
                 return kb, b""
@@ -266,7 +266,7 @@ class KeyCodec:
             return self._unserializer(kb[1:])
         reader = _Reader(kb, hint)
         try:
-            if kb[:1] == _STR:
+            if kb[:1] == TEXT:
                 return kb[1:].decode("utf-8", "surrogatepass")
             key = reader.key()
         except UnicodeDecodeError as error:

@@ -17,6 +17,7 @@ ROOMS = [
     ["tasks"],
     ["maintenance"],
     ["options", "rescue", "lifecycle"],
+    ["openable"],
     ["core"],
     ["upkeep", "tags"],
     ["many", "dictlike", "conditions", "ordered"],
