@@ -27,11 +27,6 @@ S = TypeVar("S", bound="Core[Any, Any]")
 class Core(Openable[K, V]):
     """What the parts of a dictionary share."""
 
-    @property
-    def _root(self) -> Any:
-        """The dictionary that this is a part of, or is."""
-        return self
-
     def _title(self) -> str:
         """What makes it."""
         return f"{type(self).__name__}({self._options.path!r})"

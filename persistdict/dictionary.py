@@ -68,13 +68,17 @@ class PersistDict(Upkeep[K, V], Transactions[K, V]):
             for 60 seconds, whatever this says. A dictionary in memory has nobody to wait for.
         network_filesystem: "refuse" or "allow" a folder on NFS, SMB, sshfs and the like (told on Linux only). The
             processes that use a dictionary share memory, and must run on one machine.
+        mode: "rw"; "r": nothing is written or made through this handle, and upkeep is left to others. "append", for a
+            new dictionary: entries are only ever added, and neither changed nor removed, by whatever handle;
+            "write_once": likewise, and to set an entry again to an equal value does nothing. These two are kept in
+            the store, and hold for handles that do not ask for them.
         clock: tells the time in seconds since the epoch, UTC.
 
     Raises:
         UnsafePathError: if the folder is somebody else's, or a file in it is a link.
         OpenError: if the system refuses, or the folder lies on a network file system.
         NotAStoreError: if the folder holds another kind of database.
-        MismatchError: if the store was made with another codec, key serializer or key_size_limit.
+        MismatchError: if the store was made with another codec, key serializer, key_size_limit or mode.
         BusyError: if another process was in the way for longer than `timeout`.
         ValueError, TypeError: for impossible options.
 
@@ -114,6 +118,7 @@ class PersistDict(Upkeep[K, V], Transactions[K, V]):
         sync_interval: float = 1.0,
         timeout: float = 60.0,
         network_filesystem: str = "refuse",
+        mode: str = "rw",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._configure(
@@ -121,7 +126,7 @@ class PersistDict(Upkeep[K, V], Transactions[K, V]):
                 database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
                 codec, allow_pickle, ttl, max_bytes, max_entries, eviction, durability, sync_interval, timeout,
-                network_filesystem, clock,
+                network_filesystem, mode, clock,
             )
         )  # fmt: skip
         self._open()

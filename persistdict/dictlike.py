@@ -126,7 +126,10 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
         cls: Any = type(root)
         new = cls.__new__(cls)
         options = self._options._replace(
-            database_path="memory://", background_thread="disabled", caching=bool(self._options.caching is not False)
+            database_path="memory://",
+            mode="rw",
+            background_thread="disabled",
+            caching=bool(self._options.caching is not False),
         )
         new._configure(options, self._codec)
         new.__dict__.update(root._extras())

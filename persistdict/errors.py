@@ -12,6 +12,7 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
     |             ReadOnlyError (PermissionError),
     |             NestedWriteError (RuntimeError), ConflictError (RuntimeError), TransactionError (RuntimeError),
+    |             ImmutableError (TypeError),
     |             BusyError (TimeoutError), FullError (RuntimeError), TooLargeError (ValueError)
     `-- upkeep:   MaintenanceError (RuntimeError), TargetExistsError (FileExistsError)
 
@@ -35,6 +36,7 @@ __all__ = [
     "DecodeError",
     "DiskFullError",
     "FullError",
+    "ImmutableError",
     "KeyTypeError",
     "MaintenanceError",
     "MismatchError",
@@ -153,6 +155,10 @@ class ConflictError(PersistDictError, RuntimeError):
 
 class TransactionError(PersistDictError, RuntimeError):
     """A transaction was used outside of its `with`, its thread or its function. Nothing of it is written."""
+
+
+class ImmutableError(PersistDictError, TypeError):
+    """The dictionary was made to keep every entry as it is, and this one is there already. Nothing was changed."""
 
 
 class FullError(PersistDictError, RuntimeError):

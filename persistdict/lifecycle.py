@@ -16,7 +16,8 @@ from persistdict.errors import ClosedError, PersistDictError
 from persistdict.forking import holds_any
 from persistdict.log import Log
 from persistdict.maintenance import Keeper, keeper_of
-from persistdict.routing import bare_store
+from persistdict.modes import bare_store
+from persistdict.routing import Routed
 from persistdict.store import Store
 
 __all__ = ["CLOSED", "Unopened", "close_store", "finalizer_of", "watch"]
@@ -130,7 +131,9 @@ def _after_fork_in_child() -> None:
         handle = reference()
         if handle is not None:
             handle._write_lock = threading.RLock()
-            handle._store = bare_store(handle._store)  # transactions are the parent's
+            store: Any = handle._store
+            if isinstance(store, Routed):  # transactions are the parent's
+                handle._store = store.bare
             if handle._bounds is not None:
                 handle._bounds.after_fork()
 

@@ -14,8 +14,9 @@ from persistdict.front import Front
 from persistdict.lifecycle import CLOSED, Unopened, close_store, finalizer_of, watch
 from persistdict.log import Log
 from persistdict.maintenance import keeper_of
+from persistdict.modes import IMMUTABLE, Appending, Reading, bare_store
 from persistdict.options import Options, make_store, seconds
-from persistdict.routing import Routed, bare_store
+from persistdict.routing import Routed
 from persistdict.spans import OWN
 from persistdict.statistics import Tally
 from persistdict.store import Store, Transaction
@@ -36,6 +37,7 @@ class Openable(Generic[K, V]):
 
     _store: Store  # or what stands for it before opening and after closing
     _charge: Charge  # once it is open
+    _mode: str  # likewise
 
     # Opening and closing
 
@@ -57,7 +59,7 @@ class Openable(Generic[K, V]):
         self._store = cast(Store, Unopened(self))
         self._bounds = options.make_bounds(self._store, self._log)
         self._finalizer: Any = None
-        self._own = frozenset(vars(self)) - of_subclass | {"_own", "_charge"}
+        self._own = frozenset(vars(self)) - of_subclass | {"_own", "_charge", "_mode"}
         watch(self)
 
     def _open(self) -> None:
@@ -67,12 +69,14 @@ class Openable(Generic[K, V]):
             store = make_store(self._options)
             self._tally.follow(store.counts)
             try:
-                self._check_names(store)
+                self._mode = self._check_names(store)
                 if store.read_only:
                     self._warn_read_only(store)
                 bounds = self._options.make_bounds(store, self._log)
                 self._charge = charge = Charge(store, self._log, bounds)
-                if self._options.background_thread is True:
+                if self._mode == "r":
+                    pass  # what is to be done is for those that write
+                elif self._options.background_thread is True:
                     keeper_of(store).add(charge, self._options.background_timeout)
                 elif self._options.background_thread is False:
                     keeper_of(store).run_now(charge)
@@ -80,7 +84,7 @@ class Openable(Generic[K, V]):
                 store.close()
                 raise
             self._finalizer = finalizer_of(self, store)
-            self._store, self._bounds = store, bounds
+            self._store, self._bounds = self._guarded(store), bounds
         self._log.info(f"opened {store.place}")
         if store.damage:
             self._log.error(f"{store.place} is damaged ({store.damage}): it can be read, but nothing is written")
@@ -96,25 +100,44 @@ class Openable(Generic[K, V]):
             self._open()
         return cast(Store, bare_store(self._store))
 
-    def _check_names(self, store: Store) -> None:
-        """Keep the names of the codecs in the store, or compare: others would misread what is there."""
-        asked = {"codec": self._codec.name, "keys": self._options.key_name()}
+    def _check_names(self, store: Store) -> str:
+        """Keep the names of the codecs in the store, or compare: others would misread what is there. Gives the mode."""
+        asked, mode = {"codec": self._codec.name, "keys": self._options.key_name()}, self._options.mode
 
         def work(txn: Transaction) -> dict[str, str]:
+            if mode in IMMUTABLE and txn.get_info("codec") is None:
+                txn.set_info("mode", mode)
             for name, text in asked.items():
                 if txn.get_info(name) is None:
                     txn.set_info(name, text)
-            return {name: txn.get_info(name) or "" for name in asked}
+            return {name: kept for name in (*asked, "mode") if (kept := txn.get_info(name)) is not None}
 
         stored = store.info()
-        if not asked.keys() <= stored.keys():
+        if not asked.keys() <= stored.keys() and mode != "r":
             stored = store.update(work, whole=True)
         for name, text in asked.items():
-            if not names_agree(stored[name], text):
+            if name in stored and not names_agree(stored[name], text):
                 raise MismatchError(
                     f"{store.place} was written with {name} {stored[name]!r} and must be opened with it, not with "
                     f"{text!r}; nothing was changed"
                 )
+        kept = stored.get("mode", "rw")
+        if mode in IMMUTABLE and mode != kept:
+            raise MismatchError(f"{store.place} was made with mode={kept!r}, and cannot be opened with {mode!r}")
+        if kept in IMMUTABLE and not self._options.keeps_all:
+            raise MismatchError(
+                f"{store.place} was made with mode={kept!r}, so its entries stay for good: give no ttl, "
+                "expiration_days, max_bytes or max_entries"
+            )
+        return mode if kept == "rw" else kept if mode == "rw" else mode
+
+    def _guarded(self, store: Store) -> Any:
+        """The store as the mode lets it be used."""
+        if self._mode == "r":
+            return Reading(store)
+        if self._mode in IMMUTABLE:
+            return Appending(store, self._mode == "write_once", self._codec.decode)
+        return store
 
     def close(self) -> None:
         """Make durable what was written, and let go of the store. May be called again.
@@ -132,6 +155,7 @@ class Openable(Generic[K, V]):
             self._store = CLOSED
             return
         if finalizer is not None and finalizer.detach():
+            store = bare_store(store)
             keeper = keeper_of(store)
             try:
                 close_store(store, self._log, wait=True)
@@ -163,6 +187,11 @@ class Openable(Generic[K, V]):
         return {name: value for name, value in vars(self).items() if name not in self._own}
 
     @property
+    def _root(self) -> Any:
+        """The dictionary that this is a part of, or is."""
+        return self
+
+    @property
     def path(self) -> str:
         """The folder or URL."""
         return self._options.path
@@ -171,6 +200,12 @@ class Openable(Generic[K, V]):
     def name(self) -> str:
         """What messages call this dictionary."""
         return self._log.name
+
+    @property
+    def mode(self) -> str:
+        """What may be done with entries: "rw", "r", "append" or "write_once"; the last two also if others said so."""
+        self._opened()
+        return str(self._root._mode)
 
     @property
     def codec(self) -> Any:

@@ -1,5 +1,6 @@
 """The options of a dictionary: checked once, kept for pickling, each with an effect."""
 
+import errno
 import os
 import re
 import time
@@ -9,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 from persistdict.codecs import Codec, make_codec
 from persistdict.codecs.other import name_of
-from persistdict.errors import Unsupported
+from persistdict.errors import OpenError, Unsupported
 from persistdict.eviction import Bounds
 from persistdict.keys import MAX_KEY_SIZE, KeyCodec
 from persistdict.log import Log
+from persistdict.modes import IMMUTABLE, MODES
 from persistdict.ranking import POLICIES
 from persistdict.store import Store
 
@@ -62,6 +64,7 @@ class Options(NamedTuple):
     sync_interval: float = 1.0
     timeout: float = 60.0
     network_filesystem: str = "refuse"
+    mode: str = "rw"
     clock: Callable[[], float] = time.time
 
     def checked(self) -> "Options":
@@ -94,6 +97,7 @@ class Options(NamedTuple):
             raise ValueError('network_filesystem must be "refuse" or "allow"')
         seconds(self.ttl)
         self._check_bounds()
+        self._check_mode()
         return self._replace(database_path=self.path)
 
     def _check_bounds(self) -> None:
@@ -105,6 +109,21 @@ class Options(NamedTuple):
             raise ValueError(f"eviction must be one of {', '.join(map(repr, POLICIES))}")
         if self.eviction != "lru" and not self.is_bounded:
             raise ValueError("eviction has no effect without max_bytes or max_entries; give one of them")
+
+    def _check_mode(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}")
+        if self.mode in IMMUTABLE and not self.keeps_all:
+            raise ValueError(
+                f"with mode={self.mode!r} entries stay for good: give no ttl, expiration_days, max_bytes or max_entries"
+            )
+        if self.mode == "r" and (self.is_bounded or self.ttl is not None):
+            raise ValueError('with mode="r" nothing is written, and ttl, max_bytes and max_entries have no effect')
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing ends and nothing is evicted."""
+        return not self.expiration_days and self.ttl is None and not self.is_bounded
 
     @property
     def is_bounded(self) -> bool:
@@ -160,6 +179,8 @@ def make_store(options: Options) -> Store:
     idle = options.expiration_days * SECONDS_PER_DAY or None
     url = _SCHEME.fullmatch(options.path)
     if url is None:
+        if options.mode == "r" and not os.path.exists(os.path.join(options.path, "data.mdb")):
+            raise OpenError(errno.ENOENT, 'there is no dictionary, and with mode="r" none is made', options.path)
         from persistdict.stores.lmdb import LmdbStore
 
         return LmdbStore(

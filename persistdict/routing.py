@@ -8,7 +8,6 @@ callers; and so is the end, if the function has an await or yield behind the beg
 
 from __future__ import annotations
 
-import dis
 import sys
 from threading import get_ident
 from types import CodeType, FrameType
@@ -17,7 +16,7 @@ from typing import Any
 from persistdict.errors import TransactionError
 from persistdict.overlay import Overlay
 
-__all__ = ["Beginning", "Routed", "bare_store"]
+__all__ = ["Beginning", "Routed"]
 
 _SUSPENDABLE = 0x20 | 0x80 | 0x100 | 0x200  # flags of the code of generators, coroutines and both
 _POINTS = ("YIELD_VALUE", "YIELD_FROM")
@@ -57,6 +56,8 @@ class Beginning:
 
 def _points(code: CodeType) -> list[int]:
     """Where a function may be suspended."""
+    import dis
+
     return [step.offset for step in dis.get_instructions(code) if step.opname in _POINTS]
 
 
@@ -83,8 +84,3 @@ class Routed:
     def mine(self) -> bool:
         """Whether this thread has a transaction."""
         return get_ident() in self.open
-
-
-def bare_store(store: Any) -> Any:
-    """The store itself, which a transaction may stand before."""
-    return store.bare if isinstance(store, Routed) else store

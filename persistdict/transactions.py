@@ -178,7 +178,7 @@ def _commit(root: Any, overlay: Overlay) -> None:
     def change() -> int:
         if root._bounds is not None:
             root._bounds.make_room([len(kb) + len(blob) for kb, blob in pairs], partial(_replaced, root, overlay))
-        commit: int = root._opened().update(overlay.apply, size=weight, whole=whole)
+        commit: int = root._store.update(overlay.apply, size=weight, whole=whole)
         return commit
 
     root._write(change, account)

@@ -124,6 +124,9 @@ class View(Prefixed[K, V]):
     def _write_lock(self) -> Any:  # type: ignore[override]
         return self._main._write_lock
 
+    def _opened(self) -> Any:
+        return self._main._opened()
+
     @property
     def closed(self) -> bool:
         """Whether the dictionary was closed."""

@@ -12,7 +12,7 @@ ROOMS = [
     ["entry", "keys", "codecs", "lru", "records", "reports", "setviews", "spans", "statistics"],
     ["bounded", "clocked"],
     ["front", "store"],
-    ["stores.memory", "stores.lmdb", "overlay", "routing"],
+    ["stores.memory", "stores.lmdb", "overlay", "routing", "modes"],
     ["ranking", "eviction"],
     ["tasks"],
     ["maintenance"],
