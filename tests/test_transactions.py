@@ -298,6 +298,28 @@ def test_an_entry_that_was_removed_and_made_anew_comes_last(d):
     assert list(d.items()) == [("b", 5), ("a", 6)]
 
 
+def test_the_order_is_that_in_which_entries_were_made(opened):
+    """Also of those that were made in transactions within, or that ended meanwhile."""
+    clock = Clock()
+    d = opened(clock=clock)
+    with d.transaction() as t:
+        t.update(a=1, b=2)
+        with t.transaction() as inner:
+            del inner["a"]
+            inner["a"] = 3
+        assert list(t) == ["b", "a"]
+        t.set("short", 1, ttl=5)
+        t["c"] = 4
+        clock.now += 5
+        t["short"] = 5
+        assert list(t) == ["b", "a", "c", "short"]
+        with t.transaction() as inner:
+            del inner["b"]
+        t["b"] = 6
+        assert list(t) == ["a", "c", "short", "b"] == list(reversed(t))[::-1]
+    assert list(d) == ["a", "c", "short", "b"]
+
+
 def test_an_iteration_may_change_what_it_goes_through(d):
     d.update(dict.fromkeys(range(1000), 0))
     with d.transaction() as t:
