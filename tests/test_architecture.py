@@ -8,18 +8,19 @@ import persistdict
 ROOT = Path(persistdict.__file__).parent
 # A module may import from its own room and from those to the left of it.
 ROOMS = [
-    ["errors", "forking", "log"],
+    ["errors", "forking", "log", "flights"],
     ["entry", "keys", "codecs", "lru", "reports", "setviews", "statistics"],
     ["bounded", "clocked"],
     ["front", "store"],
     ["stores.memory", "stores.lmdb"],
     ["ranking", "eviction"],
-    ["tasks"],
+    ["tasks", "processes", "leases"],
     ["maintenance"],
     ["options", "rescue", "lifecycle"],
     ["core"],
-    ["upkeep", "tags"],
-    ["many", "dictlike", "conditions", "ordered"],
+    ["upkeep", "tags", "making"],
+    ["awaiting"],
+    ["creation", "many", "dictlike", "conditions", "ordered"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],
