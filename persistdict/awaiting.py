@@ -16,17 +16,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from persistdict.binding import is_async
 from persistdict.flights import aboard
 from persistdict.making import Making, Outcome, pauses
 
-__all__ = ["is_async", "run", "run_unless_busy"]
+__all__ = ["run", "run_unless_busy"]
 
 T = TypeVar("T")
-
-
-def is_async(function: Any) -> bool:
-    """Whether a call of the function gives a coroutine."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 async def run(making: Making, factory: Callable[[], Any]) -> Any:

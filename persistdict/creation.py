@@ -120,38 +120,31 @@ class Creation(Core[K, V]):
         )
 
     def _get_or_create(self, key: Any, factory: Any, terms: Terms) -> Any:
-        if terms.early:
-            found = self._find_early(key, terms)
-            if found is not None:
-                value, making = found
-                return value if making is None else making.run_unless_busy(factory, value)
-        else:
-            try:
-                return self[key]  # type: ignore[index]
-            except KeyError:
-                pass
-        return self._making(key, terms).run(factory)
+        found = self._find(key, terms)
+        if found is None:
+            return self._making(key, terms).run(factory)
+        value, making = found
+        return value if making is None else making.run_unless_busy(factory, value)
 
     async def _aget_or_create(self, key: Any, factory: Any, terms: Terms) -> Any:
         from persistdict import awaiting  # with asyncio, which who comes here has loaded
 
-        if terms.early:
-            found = self._find_early(key, terms)
-            if found is not None:
-                value, making = found
-                return value if making is None else await awaiting.run_unless_busy(making, factory, value)
-        else:
-            try:
-                return self[key]  # type: ignore[index]
-            except KeyError:
-                pass
-        return await awaiting.run(self._making(key, terms), factory)
+        found = self._find(key, terms)
+        if found is None:
+            return await awaiting.run(self._making(key, terms), factory)
+        value, making = found
+        return value if making is None else await awaiting.run_unless_busy(making, factory, value)
 
     def _making(self, key: Any, terms: Terms, anew: bool = False) -> Making:
         return Making(self, self._locate(key), terms, anew=anew)
 
-    def _find_early(self, key: Any, terms: Terms) -> tuple[Any, Making | None] | None:
-        """The value of a key, and what makes it anew if this caller is to; None if it is absent."""
+    def _find(self, key: Any, terms: Terms) -> tuple[Any, Making | None] | None:
+        """The value of a key, and what makes it anew if this caller is to; None if it is absent. Counts as a read."""
+        if not terms.early:
+            try:
+                return self[key], None  # type: ignore[index]
+            except KeyError:
+                return None
         located = self._locate(key)
         record = self._store.get_many([located[1]])[0]
         if record is None:

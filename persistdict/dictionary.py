@@ -19,10 +19,10 @@ from typing import Any, Literal, TypeVar, overload
 from persistdict.codecs import Codec
 from persistdict.conditions import Conditions, condition_of
 from persistdict.core import MISSING
-from persistdict.creation import Creation
 from persistdict.dictlike import DictLike
 from persistdict.entry import Entry
 from persistdict.keys import MAX_KEY_SIZE
+from persistdict.memoize import Memoizing
 from persistdict.options import Options, seconds
 from persistdict.ordered import Ordered
 from persistdict.store import ABSENT, ANY, Transaction, When
@@ -39,7 +39,7 @@ IMMUTABLE = frozenset((str, bytes, int, float, bool, type(None)))
 _STR = b"\x30"  # the type code of a str key, see keys.py
 
 
-class PersistDict(Upkeep[K, V], Tags[K, V], Ordered[K, V], Conditions[K, V], Creation[K, V], DictLike[K, V]):
+class PersistDict(Upkeep[K, V], Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], DictLike[K, V]):
     """A dictionary on disk that any number of threads, handles and processes share.
 
     It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the

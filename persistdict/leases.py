@@ -31,6 +31,7 @@ __all__ = ["LEASE", "Lease", "lease_key"]
 
 LEASE = b"\x62"  # before the key; on disk, never to be changed. No key of an entry begins with it, see keys.py
 TAG = 0  # of no codec
+TICK = 0.05  # seconds
 
 Write = Callable[[Callable[[], Receipt | None]], Receipt | None]
 
@@ -81,7 +82,7 @@ class Lease:
             if self._version is None:
                 return False
             _held[self._token] = self
-        _renewals.begin()
+        _renewals.begin(self.seconds)
         return True
 
     def is_taken(self) -> bool:
@@ -111,7 +112,6 @@ class Lease:
             self._ended = True
             version = self._version
         _held.pop(self._token, None)
-        _renewals.look()
         return version
 
     def release(self) -> None:
@@ -154,24 +154,23 @@ def _holder(blob: bytes) -> _Holder | None:
 
 
 class _Renewals:
-    """The thread that renews the leases of this process; it ends when there are none."""
+    """The thread that renews the leases of this process. It looks every TICK, and ends when it finds none.
+
+    So a lease that begins or ends needs not wake it, and many short ones need not start it anew each.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None  # guarded by _changed
 
-    def begin(self) -> None:
-        """A lease was added."""
+    def begin(self, seconds: float) -> None:
+        """A lease of so many seconds was added."""
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="persistdict-leases", daemon=True)
                 self._thread.start()
-            self._changed.notify()
-
-    def look(self) -> None:
-        """A lease has ended."""
-        with self._changed:
-            self._changed.notify()
+            elif seconds / 3 < TICK:
+                self._changed.notify()
 
     def _run(self) -> None:
         due: dict[str, float] = {}  # by token: when to renew, time.monotonic
@@ -185,7 +184,7 @@ class _Renewals:
                 due = {token: due.get(token, now + lease.seconds / 3) for token, lease in held.items()}
                 pause = min(due.values()) - now
                 if pause > 0:
-                    self._changed.wait(min(pause, threading.TIMEOUT_MAX))
+                    self._changed.wait(min(pause, TICK))
                     continue
             for token, lease in held.items():
                 if due[token] <= now:

@@ -10,6 +10,7 @@ ROOT = Path(persistdict.__file__).parent
 ROOMS = [
     ["errors", "forking", "log", "flights"],
     ["entry", "keys", "codecs", "lru", "reports", "setviews", "statistics"],
+    ["canonical", "binding"],
     ["bounded", "clocked"],
     ["front", "store"],
     ["stores.memory", "stores.lmdb"],
@@ -21,6 +22,7 @@ ROOMS = [
     ["upkeep", "tags", "making"],
     ["awaiting"],
     ["creation", "many", "dictlike", "conditions", "ordered"],
+    ["memoized", "memoize"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],
