@@ -37,7 +37,9 @@ from persistdict.errors import (
     Unsupported,
     ValueTypeError,
 )
+from persistdict.memoized import CacheInfo, Memoized
 from persistdict.reports import Fault, Quarantined, Report, Salvaged
+from persistdict.requests import LEFT_OUT, make_key
 from persistdict.rescue import salvage
 from persistdict.statistics import Stats, TaskStatus
 from persistdict.store import ABSENT, ANY
@@ -49,7 +51,9 @@ __all__ = [
     "ANY",
     "DELETE",
     "KEEP",
+    "LEFT_OUT",
     "BusyError",
+    "CacheInfo",
     "ClosedError",
     "Codec",
     "CorruptEntryError",
@@ -62,6 +66,7 @@ __all__ = [
     "FullError",
     "KeyTypeError",
     "MaintenanceError",
+    "Memoized",
     "MismatchError",
     "NestedFactoryError",
     "NestedWriteError",
@@ -86,5 +91,6 @@ __all__ = [
     "Unsupported",
     "ValueTypeError",
     "Versioned",
+    "make_key",
     "salvage",
 ]

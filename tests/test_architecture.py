@@ -10,7 +10,7 @@ ROOT = Path(persistdict.__file__).parent
 ROOMS = [
     ["errors", "forking", "log", "flights"],
     ["entry", "keys", "codecs", "lru", "reports", "setviews", "statistics"],
-    ["canonical", "binding"],
+    ["canonical", "binding", "requests"],
     ["bounded", "clocked"],
     ["front", "store"],
     ["stores.memory", "stores.lmdb"],
