@@ -39,7 +39,7 @@ from persistdict.errors import (
 )
 from persistdict.memoized import CacheInfo, Memoized
 from persistdict.reports import Fault, Quarantined, Report, Salvaged
-from persistdict.requests import LEFT_OUT, make_key
+from persistdict.requests import make_key
 from persistdict.rescue import salvage
 from persistdict.statistics import Stats, TaskStatus
 from persistdict.store import ABSENT, ANY
@@ -51,7 +51,6 @@ __all__ = [
     "ANY",
     "DELETE",
     "KEEP",
-    "LEFT_OUT",
     "BusyError",
     "CacheInfo",
     "ClosedError",

@@ -70,7 +70,8 @@ def make_key(model: str, messages: Any, *, sample: int = 0, **params: Any) -> tu
     """A key for a request to a language model: the name of the model, and a digest of all that makes a difference.
 
     In it are the messages and every parameter: temperature, top_p, seed, tools, response_format, stop, base_url and
-    whatever else is given, but not those of `LEFT_OUT`, those whose name ends in api_key, and those that are None.
+    whatever else is given, but not those of `persistdict.requests.LEFT_OUT` (credentials, transport, accounting), those
+    whose name ends in api_key, and those that are None.
 
     - Dicts are equal in any order, lists are equal to tuples, 1 to 1.0, a member of an Enum to its value.
     - Objects with `model_dump` (pydantic, and so the messages of LangChain and the OpenAI client) or `dict` count as

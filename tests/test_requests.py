@@ -8,7 +8,8 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from pydantic import BaseModel
 
-from persistdict import LEFT_OUT, PersistDict, make_key
+from persistdict import PersistDict, make_key
+from persistdict.requests import LEFT_OUT
 
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "default": None}}}
