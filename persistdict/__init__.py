@@ -23,12 +23,14 @@ from persistdict.errors import (
     KeyTypeError,
     MaintenanceError,
     MismatchError,
+    NestedFactoryError,
     NestedWriteError,
     NotAStoreError,
     OpenError,
     PersistDictError,
     ReadOnlyError,
     ReadOnlyWarning,
+    StillComputingError,
     StoreError,
     StoreGoneError,
     TargetExistsError,
@@ -38,7 +40,9 @@ from persistdict.errors import (
     Unsupported,
     ValueTypeError,
 )
+from persistdict.memoized import CacheInfo, Memoized
 from persistdict.reports import Fault, Quarantined, Report, Salvaged
+from persistdict.requests import make_key
 from persistdict.rescue import salvage
 from persistdict.statistics import Stats, TaskStatus
 from persistdict.store import ABSENT, ANY
@@ -51,6 +55,7 @@ __all__ = [
     "DELETE",
     "KEEP",
     "BusyError",
+    "CacheInfo",
     "ClosedError",
     "Codec",
     "ConflictError",
@@ -65,7 +70,9 @@ __all__ = [
     "ImmutableError",
     "KeyTypeError",
     "MaintenanceError",
+    "Memoized",
     "MismatchError",
+    "NestedFactoryError",
     "NestedWriteError",
     "NotAStoreError",
     "OpenError",
@@ -78,6 +85,7 @@ __all__ = [
     "SafeCodec",
     "Salvaged",
     "Stats",
+    "StillComputingError",
     "StoreError",
     "StoreGoneError",
     "TargetExistsError",
@@ -88,5 +96,6 @@ __all__ = [
     "Unsupported",
     "ValueTypeError",
     "Versioned",
+    "make_key",
     "salvage",
 ]

@@ -64,6 +64,11 @@ class Core(Openable[K, V]):
             return str.__str__(key), kb, hint
         return kb, kb, hint
 
+    def _in_transaction(self) -> bool:
+        """Whether this thread has a transaction of the dictionary."""
+        store: Any = self._store
+        return isinstance(store, Routed) and store.mine()
+
     def _kept_as(self, kb: bytes) -> Any:
         """Under what the front keeps the key of these bytes."""
         is_text = self._fast_type is not None and kb[:1] == TEXT
@@ -86,8 +91,7 @@ class Core(Openable[K, V]):
 
         So threads that write at once do not take the same room.
         """
-        store: Any = self._store
-        if self._bounds is not None and not (isinstance(store, Routed) and store.mine()):  # else it is for the end
+        if self._bounds is not None and not self._in_transaction():  # else it is for the end
             self._bounds.make_room([len(kb) + len(blob) for kb, blob in pairs], partial(self._present, pairs))
 
     def _present(self, pairs: Sequence[tuple[bytes, bytes]]) -> Usage:

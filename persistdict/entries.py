@@ -18,6 +18,7 @@ from persistdict.core import MISSING
 from persistdict.dictlike import DictLike
 from persistdict.entry import Entry
 from persistdict.keys import TEXT
+from persistdict.memoize import Memoizing
 from persistdict.options import seconds
 from persistdict.ordered import Ordered
 from persistdict.store import ABSENT, ANY, Transaction, When
@@ -32,7 +33,7 @@ D = TypeVar("D")
 IMMUTABLE = frozenset((str, bytes, int, float, bool, type(None)))
 
 
-class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], DictLike[K, V]):
+class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], DictLike[K, V]):
     """What a dictionary and a view of it are alike in: everything but the store itself."""
 
     # Reading

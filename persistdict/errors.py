@@ -9,6 +9,7 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError),
     |             StoreGoneError (StoreError), CorruptStoreError (StoreError)
     |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
+    |-- making:   StillComputingError (TimeoutError), NestedFactoryError (RuntimeError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
     |             ReadOnlyError (PermissionError),
     |             NestedWriteError (RuntimeError), ConflictError (RuntimeError), TransactionError (RuntimeError),
@@ -40,12 +41,14 @@ __all__ = [
     "KeyTypeError",
     "MaintenanceError",
     "MismatchError",
+    "NestedFactoryError",
     "NestedWriteError",
     "NotAStoreError",
     "OpenError",
     "PersistDictError",
     "ReadOnlyError",
     "ReadOnlyWarning",
+    "StillComputingError",
     "StoreError",
     "StoreGoneError",
     "TargetExistsError",
@@ -120,6 +123,17 @@ class DecodeError(PersistDictError, ValueError):
 
 class DamagedEntryWarning(UserWarning):
     """An iteration passed over an entry that is damaged or that the codec cannot decode."""
+
+
+# Making values
+
+
+class StillComputingError(PersistDictError, TimeoutError):
+    """Somebody else was still computing the value when the timeout was over. Nothing was changed."""
+
+
+class NestedFactoryError(PersistDictError, RuntimeError):
+    """A factory asked for the very value that it was called to make, and would have waited for itself for ever."""
 
 
 # Writing
