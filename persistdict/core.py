@@ -140,8 +140,10 @@ class Core(Openable[K, V]):
         self._make_room([(kb, blob)])
         return self._store.put(kb, hint, tag, blob, ttl, when, label)
 
-    def _write(self, change: Callable[[], T | None], account: Callable[[Front, T], None]) -> T | None:
-        """Change the store, and if that did anything, account for it in the front.
+    def _write(
+        self, change: Callable[[], T | None], account: Callable[[Front, T], None], confirm: bool = True
+    ) -> T | None:
+        """Change the store, and if that did anything, account for it in the front. `confirm`: as durable as others.
 
         Not a context manager: its lines could be interrupted by a signal with the lock held.
         """
@@ -156,5 +158,6 @@ class Core(Openable[K, V]):
                 front.writing = False
         if done and self._confirms:
             commit = done.id if isinstance(done, Receipt) else done
-            self._store.confirm(commit if type(commit) is int else self._store.begin().id())
+            see_to = self._store.confirm if confirm else self._store.waive
+            see_to(commit if type(commit) is int else self._store.begin().id())
         return done

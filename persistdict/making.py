@@ -112,7 +112,7 @@ class Making:
         """Whether this call flies; if not, another one of this process does."""
         self.flight, flies = board((self.store.shared, self.kb))
         if flies and Capability.SHARED in self.store.capabilities:
-            write = partial(self.home._write, account=_changed_no_entry)
+            write = partial(self.home._write, account=_changed_no_entry, confirm=False)  # it need not outlive a crash
             self.lease = Lease(self.store, self.kb, self.terms.lease, write, self.home._log)
         return flies
 

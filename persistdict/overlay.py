@@ -67,6 +67,8 @@ class Overlay:
     def confirm(self, commit: int) -> None:
         """Nothing: the end of the transaction is confirmed."""
 
+    waive = confirm
+
     def check(self) -> None:
         """Raises TransactionError if it has ended."""
         if self.over:

@@ -208,6 +208,9 @@ class Store(Counted, Clocked, Evictable):
         If it cannot be made durable, it is undone (unless it was overwritten meanwhile) and the error is raised.
         """
 
+    def waive(self, commit: int) -> None:  # most stores promise nothing more
+        """Do without `confirm` for a commit: it becomes durable with the next one, if at all."""
+
     def on_unsynced(self, call: Callable[[float], bool]) -> None:  # see `sync`
         """Have `call(seconds)` called when something was written that `sync` should make durable within so long.
 

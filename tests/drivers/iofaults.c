@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -28,7 +29,7 @@
 #undef ftruncate64
 
 /* The numbers are known to shim.py. */
-enum mode { COUNT, EIO_, ENOSPC_, SHORT, DIE_BEFORE, DIE_AFTER, TEAR, LIE };
+enum mode { COUNT, EIO_, ENOSPC_, SHORT, DIE_BEFORE, DIE_AFTER, TEAR, LIE, SLOW };
 enum call { NONE, OPEN, WRITE, PWRITE, WRITEV, PWRITEV, FDATASYNC, FSYNC, MSYNC, FTRUNCATE, RENAME, MKDIR };
 enum verdict { GO, FAIL, HALF, HALF_AND_DIE, GO_AND_DIE, PRETEND };
 
@@ -36,9 +37,9 @@ struct control {
     uint32_t armed;
     uint32_t mode;
     uint32_t sticky; /* every call from the chosen one on */
-    uint32_t at;     /* the chosen call; the first is 1 */
+    uint32_t at;     /* the chosen call; the first is 1. SLOW: milliseconds that each sync takes */
     uint32_t count;  /* calls since it was armed */
-    uint32_t fired;  /* faults since it was armed */
+    uint32_t fired;  /* faults since it was armed. SLOW: syncs by the main thread */
     uint32_t call;   /* what the first fault hit, an enum call */
     uint32_t then;   /* what the note was then */
     uint32_t note;   /* the driver's own number */
@@ -73,8 +74,19 @@ static int path_of(int fd, char *path, size_t size) {
     return length > 0;
 }
 
+/* Only syncs count here. */
+static enum verdict slow_down(enum call call) {
+    if (call == FDATASYNC || call == FSYNC || call == MSYNC) {
+        __atomic_add_fetch(&control->count, 1, __ATOMIC_SEQ_CST);
+        if (syscall(SYS_gettid) == getpid()) __atomic_add_fetch(&control->fired, 1, __ATOMIC_SEQ_CST);
+        usleep(1000 * control->at);
+    }
+    return GO;
+}
+
 static enum verdict judge(enum call call, const char *path) {
     if (!control || !control->armed || !below(path)) return GO;
+    if (control->mode == SLOW) return slow_down(call);
     uint32_t count = __atomic_add_fetch(&control->count, 1, __ATOMIC_SEQ_CST);
     if (control->mode == LIE) return call == FDATASYNC || call == FSYNC || call == MSYNC ? PRETEND : GO;
     if (control->mode == COUNT || (control->sticky ? count < control->at : count != control->at)) return GO;

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 SOURCE = Path(__file__).with_name("iofaults.c")
 # As in iofaults.c.
-MODES = ["count", "EIO", "ENOSPC", "short", "die before", "die after", "tear", "lie"]
+MODES = ["count", "EIO", "ENOSPC", "short", "die before", "die after", "tear", "lie", "slow"]
 CALLS = [
     "none", "open", "write", "pwrite", "writev", "pwritev", "fdatasync", "fsync", "msync", "ftruncate", "rename",
     "mkdir",
@@ -58,7 +58,10 @@ class Control:
             self._map = mmap.mmap(file.fileno(), FIELDS.size)
 
     def arm(self, mode: str, at: int = 0, *, sticky: bool = False) -> None:
-        """Let the call of this number fail, counting from now; `count` and `lie` need none."""
+        """Let the call of this number fail, counting from now; `count` and `lie` need none.
+
+        `slow`: each sync takes `at` milliseconds; these are counted, and in `fired` those of the main thread.
+        """
         self._map[:] = FIELDS.pack(1, MODES.index(mode), sticky, at, 0, 0, 0, 0, self.note, b"")
 
     def disarm(self) -> None:

@@ -75,6 +75,9 @@ class Durable(Pair):
         finally:
             self.undo.pop(commit, None)
 
+    def waive(self, commit: int) -> None:
+        self.undo.pop(commit, None)
+
     def _undo(self, r: Any, commit: int, before: dict[bytes, bytes | None]) -> None:
         number = self.base + commit
         for key, raw in before.items():

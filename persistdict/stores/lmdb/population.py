@@ -12,7 +12,7 @@ from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import GONE, Parsed, parse_index, parse_record
 from persistdict.stores.lmdb.rows import DEADLINE, Place, Rows
-from persistdict.stores.lmdb.totals import forget_totals, outside_total, reset_totals, total_of
+from persistdict.stores.lmdb.totals import outside_total, reset_totals, total_of
 from persistdict.stores.lmdb.walk import walk
 
 __all__ = ["any_outside", "clear_in", "count_in", "first_in"]
@@ -77,14 +77,12 @@ def clear_in(rows: Rows, d: Any, span: Span) -> int:
         slots = parse_index(d.get(key, b"", rows.k))
         slot = next(slot for slot in slots if slot[0] == seq)
         record = _record(rows, d, seq)
-        if record is None and len(key) >= rows.limit:
-            forget_totals(rows, d)  # whose it was cannot be told
         rows.remove_at(d, key, key if record is None else record.kb, Place(slots, slot, record))
     return len(found)
 
 
 def _slots_in(rows: Rows, d: Any, span: Span) -> list[tuple[bytes, bytes]]:
-    """The index keys and seqs of a span. A long key whose record is damaged is in it as far as the rest of it tells."""
+    """The index keys and seqs of a span. A long key whose record is damaged is in it if its cropped key is."""
     head = max(0, rows.limit - DIGEST_SIZE)
     found = []
     for cursor in walk(rows, d, "k", span.start[:head]):
