@@ -10,7 +10,7 @@ import time
 import pytest
 from drivers.running import answer_of, in_child
 
-from persistdict import FullError, NestedFactoryError, PersistDict, StillComputingError, ValueTypeError
+from persistdict import FullError, NestedFactoryError, PersistDict, StillComputingError, ValueTypeError, leases
 from persistdict.leases import Lease, lease_key
 from persistdict.making import cost_key
 from persistdict.processes import Process, is_alive, this_process
@@ -458,8 +458,9 @@ def test_a_child_that_was_forked_meanwhile_begins_anew(scene):
             with pytest.raises(StillComputingError):
                 d.get_or_create("k", forbidden, timeout=0.01)
             scene.note("asked")
+            assert not leases._held, "it would renew what its parent holds"
             assert not [thread for thread in threading.enumerate() if thread.name.startswith("persistdict")]
-            return [d.get_or_create("other", lambda: "child's"), d.get_or_create("k", forbidden)]
+            return [d.get_or_create("other", lambda: "child's"), d.get_or_create("k", forbidden, timeout=LONG)]
 
         child = in_child(in_the_child)
         until(lambda: scene.noted("asked"))
@@ -477,14 +478,16 @@ def test_a_factory_that_forks_keeps_its_lease(scene):
             pid = os.fork()
             if not pid:
                 return "child's"
-            os.waitpid(pid, 0)
+            assert os.waitpid(pid, 0)[1] == 0
             assert d._store.get(row) is not None, "the child has deleted the lease of its parent"
             return "parent's"
 
-        me = os.getpid()
-        value = d.get_or_create("k", compute)
-        if os.getpid() != me:
-            os._exit(0)
+        me, value = os.getpid(), None
+        try:
+            value = d.get_or_create("k", compute)
+        finally:
+            if os.getpid() != me:
+                os._exit(value != "child's")
         assert value == d["k"] == "child's", "what was written first stays"
         assert d._store.get(row) is None
 
@@ -512,6 +515,15 @@ def test_a_lease_that_nobody_here_holds_any_more_is_taken(tmp_path):
             d.get_or_create("k", forbidden, timeout=0)
         left.end()
         assert d.get_or_create("k", lambda: 1, timeout=0) == 1
+
+
+def test_a_lease_that_has_ended_is_not_taken(tmp_path):
+    """By a thread that comes late, after its task was cancelled."""
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        lease = Lease(d._store, d._locate("k")[1], 10_000.0, lambda change: change(), d._log)
+        lease.release()
+        assert not lease.acquire()
+        assert d._store.get(lease.kb) is None
 
 
 def test_a_row_that_says_nothing_lasts_for_its_time(tmp_path):
