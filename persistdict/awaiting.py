@@ -89,7 +89,7 @@ async def _obtain(making: Making) -> Outcome | None:
             if making.has_changed(mark):
                 break
         mark = making.store.begin().id()
-        if not making.anew and (found := making.look()) is not None:
+        if (found := making.look()) is not None:
             return found
     return making.look()
 

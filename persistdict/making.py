@@ -273,7 +273,7 @@ class Making:
                 if self.has_changed(mark):
                     break
             mark = self.store.begin().id()
-            if not self.anew and (found := self.look()) is not None:
+            if (found := self.look()) is not None:
                 return found
         return self.look()
 

@@ -10,8 +10,9 @@ import time
 import pytest
 from drivers.running import answer_of, in_child
 
-from persistdict import FullError, NestedFactoryError, PersistDict, StillComputingError, ValueTypeError
+from persistdict import FullError, NestedFactoryError, PersistDict, StillComputingError, ValueTypeError, leases
 from persistdict.leases import Lease, lease_key
+from persistdict.log import Log
 from persistdict.making import cost_key
 from persistdict.processes import Process, is_alive, this_process
 from persistdict.testing import Clock
@@ -77,7 +78,8 @@ class Caller(threading.Thread):
 
 
 def forbidden():
-    raise AssertionError("it was computed again")
+    """A factory that is not to be called; what it raises is no Exception, which an early computation would survive."""
+    pytest.fail("it was computed again")
 
 
 # One thread
@@ -458,8 +460,9 @@ def test_a_child_that_was_forked_meanwhile_begins_anew(scene):
             with pytest.raises(StillComputingError):
                 d.get_or_create("k", forbidden, timeout=0.01)
             scene.note("asked")
+            assert not leases._held, "it would renew what its parent holds"
             assert not [thread for thread in threading.enumerate() if thread.name.startswith("persistdict")]
-            return [d.get_or_create("other", lambda: "child's"), d.get_or_create("k", forbidden)]
+            return [d.get_or_create("other", lambda: "child's"), d.get_or_create("k", forbidden, timeout=LONG)]
 
         child = in_child(in_the_child)
         until(lambda: scene.noted("asked"))
@@ -477,14 +480,16 @@ def test_a_factory_that_forks_keeps_its_lease(scene):
             pid = os.fork()
             if not pid:
                 return "child's"
-            os.waitpid(pid, 0)
+            assert os.waitpid(pid, 0)[1] == 0
             assert d._store.get(row) is not None, "the child has deleted the lease of its parent"
             return "parent's"
 
-        me = os.getpid()
-        value = d.get_or_create("k", compute)
-        if os.getpid() != me:
-            os._exit(0)
+        me, value = os.getpid(), None
+        try:
+            value = d.get_or_create("k", compute)
+        finally:
+            if os.getpid() != me:
+                os._exit(value != "child's")
         assert value == d["k"] == "child's", "what was written first stays"
         assert d._store.get(row) is None
 
@@ -512,6 +517,15 @@ def test_a_lease_that_nobody_here_holds_any_more_is_taken(tmp_path):
             d.get_or_create("k", forbidden, timeout=0)
         left.end()
         assert d.get_or_create("k", lambda: 1, timeout=0) == 1
+
+
+def test_a_lease_that_has_ended_is_not_taken(tmp_path):
+    """By a thread that comes late, after its task was cancelled."""
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        lease = Lease(d._store, d._locate("k")[1], 10_000.0, lambda change: change(), d._log)
+        lease.release()
+        assert not lease.acquire()
+        assert d._store.get(lease.kb) is None
 
 
 def test_a_row_that_says_nothing_lasts_for_its_time(tmp_path):
@@ -791,8 +805,10 @@ def test_others_are_served_the_old_value_meanwhile(timed, opened):
     assert computing.outcome() == "new"
 
 
-def test_another_process_that_is_at_it_is_not_waited_for(tmp_path):
+def test_another_process_that_is_at_it_is_not_waited_for(tmp_path, monkeypatch):
     clock = Clock()
+    told = []
+    monkeypatch.setattr(Log, "warning", lambda self, message: told.append(message))
     with PersistDict(tmp_path / "d", **QUIET, clock=clock) as d:
         d._draw = lambda: 0.01
 
@@ -806,6 +822,7 @@ def test_another_process_that_is_at_it_is_not_waited_for(tmp_path):
         assert theirs.acquire()
         assert d.get_or_create("k", forbidden, early=1.0) == "old"
         assert asyncio.run(d.aget_or_create("k", forbidden, early=1.0)) == "old"
+        assert not told
         theirs.release()
         assert d.get_or_create("k", lambda: "new", early=1.0) == "new"
 
