@@ -1,6 +1,7 @@
 """Views: spaces and prefixes are dictionaries of their own over one store."""
 
 import asyncio
+import errno
 import pickle
 import random
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import KEYS, examples, same
 from test import mapping_tests
 
-from persistdict import KeyTypeError, PersistDict, Unsupported
+from persistdict import DiskFullError, KeyTypeError, PersistDict, Unsupported
 from persistdict.spans import KEPT_FROM
 from persistdict.testing import Clock
 
@@ -379,3 +380,37 @@ def test_views_are_used_by_tasks(d):
         return await asyncio.gather(*map(work, range(20)))
 
     assert asyncio.run(main()) == list(range(20))
+
+
+@pytest.mark.parametrize("beside", ["nothing", "a space", "a space that is recent"])
+def test_a_clear_without_room_takes_no_other_part_with_it(tmp_path, monkeypatch, beside):
+    """Where the disk is so full that recent writes cannot be drained, clearing throws them away: not those of others."""
+    from persistdict.stores.lmdb import writing
+
+    really = writing.write_directly
+
+    def without_room(rows, work, *, void=False):
+        if not void:
+            raise DiskFullError(errno.ENOSPC, "no space", rows.place)
+        return really(rows, work, void=True)
+
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        d.update(dict.fromkeys(range(50)))
+        if beside != "nothing":
+            d.space("s")["k"] = 1
+        if beside == "a space":
+            d.flush()
+            d.space("s")["k"] = 2
+        with monkeypatch.context() as patched:
+            patched.setattr(writing, "write_directly", without_room)
+            if beside == "nothing":
+                d.clear()
+            else:
+                with pytest.raises(DiskFullError):
+                    d.clear()
+                with pytest.raises(DiskFullError):
+                    d.space("s").clear()
+        assert len(d) == (0 if beside == "nothing" else 50)
+        assert dict(d.space("s")) == {"nothing": {}, "a space": {"k": 2}}.get(beside, {"k": 1})
+        d.flush()
+        assert d.verify().ok
