@@ -384,7 +384,7 @@ def test_views_are_used_by_tasks(d):
 
 @pytest.mark.parametrize("beside", ["nothing", "a space", "a space that is recent"])
 def test_a_clear_without_room_takes_no_other_part_with_it(tmp_path, monkeypatch, beside):
-    """Where the disk is so full that recent writes cannot be drained, clearing throws them away: not those of others."""
+    """Where recent writes cannot be drained, as the disk is full, clearing throws them away: not those of others."""
     from persistdict.stores.lmdb import writing
 
     really = writing.write_directly
