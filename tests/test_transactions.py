@@ -644,3 +644,44 @@ def test_a_transaction_that_does_nothing_leaves_no_trace(opened):
     with d.transaction():
         pass
     assert other._store.begin().id() == before
+
+
+def test_processes_that_are_killed_leave_whole_transactions(tmp_path):
+    """Each moves one from here to there and writes it down in a space; killed anywhere, it did both or neither."""
+    rng = random.Random(5)
+    path, rounds = tmp_path / "d", 6
+    with PersistDict(path, **QUIET) as d:
+        d.update(here=10_000, there=0)
+
+        def move(ready):
+            with PersistDict(path, **QUIET) as mine:
+                number = 0
+                while True:
+                    with mine.transaction() as t:
+                        t["here"] -= 1
+                        t["there"] += 1
+                        t.space("log")[os.getpid(), number] = b"x" * (30_000 if number % 5 == 0 else 10)
+                        if number % 7 == 0:
+                            t.update(((os.getpid(), number, each), number) for each in range(600))
+                    number += 1
+                    os.write(ready, b".")
+
+        for _ in range(rounds):
+            reading, writing = os.pipe()
+            children = [in_child(lambda ready=writing: move(ready)) for _ in range(2)]
+            for _ in range(rng.randrange(1, 40)):
+                os.read(reading, 1)
+            for pid, answer in children:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                os.close(answer)
+            os.close(reading)
+            os.close(writing)
+            log = d.space("log")
+            assert d["here"] + d["there"] == 10_000
+            assert d["there"] == len(log) == len(list(log))
+            many = {key[:2] for key in d if isinstance(key, tuple)}
+            assert many == {key for key in log if key[1] % 7 == 0}
+            assert len(d) == 2 + 600 * len(many)
+        assert d["there"] > rounds
+        assert d.verify().ok
