@@ -556,12 +556,13 @@ def test_an_undecodable_entry_raises_stays_and_harms_no_other(tmp_path):
 def test_the_public_names_are_these():
     """Adding or losing a public name is a decision."""
     assert sorted(persistdict.__all__) == [
-        "ABSENT", "ANY", "BusyError", "ClosedError", "Codec", "ConflictError", "CorruptEntryError",
-        "CorruptStoreError", "DELETE", "DamagedEntryWarning", "DecodeError", "DiskFullError", "Entry",
-        "Fault", "FullError", "KEEP", "KeyTypeError", "MaintenanceError", "MismatchError", "NestedWriteError",
+        "ABSENT", "ANY", "BusyError", "CacheInfo", "ClosedError", "Codec", "ConflictError",
+        "CorruptEntryError", "CorruptStoreError", "DELETE", "DamagedEntryWarning", "DecodeError",
+        "DiskFullError", "Entry", "Fault", "FullError", "ImmutableError", "KEEP", "KeyTypeError",
+        "MaintenanceError", "Memoized", "MismatchError", "NestedFactoryError", "NestedWriteError",
         "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "Quarantined", "ReadOnlyError",
-        "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StoreError", "StoreGoneError",
-        "TargetExistsError", "TaskStatus", "TooLargeError", "TransactionError", "UnsafePathError",
-        "Unsupported", "ValueTypeError", "Versioned", "salvage",
+        "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StillComputingError", "StoreError",
+        "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError", "TransactionError",
+        "UnsafePathError", "Unsupported", "ValueTypeError", "Versioned", "make_key", "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)
