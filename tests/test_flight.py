@@ -10,7 +10,15 @@ import time
 import pytest
 from drivers.running import answer_of, in_child
 
-from persistdict import FullError, NestedFactoryError, PersistDict, StillComputingError, ValueTypeError, leases
+from persistdict import (
+    FullError,
+    NestedFactoryError,
+    PersistDict,
+    ReadOnlyError,
+    StillComputingError,
+    ValueTypeError,
+    leases,
+)
 from persistdict.leases import Lease, lease_key
 from persistdict.log import Log
 from persistdict.making import cost_key
@@ -881,3 +889,58 @@ def test_what_never_ends_is_not_computed_anew(timed):
 def test_what_is_drawn_is_never_zero(d):
     drawn = [d._draw() for _ in range(1000)]
     assert 0 < min(drawn) <= max(drawn) <= 1
+
+
+# Elsewhere than in the dictionary itself
+
+
+def test_a_view_makes_values_of_its_own(opened):
+    d = opened()
+    for number, view in enumerate((d, d.space("s"), d.prefix("p"))):
+        assert view.get_or_create("k", lambda number=number: number) == number
+        assert view.get_or_create("k", forbidden) == number
+    assert (len(d), len(d.space("s"))) == (2, 1)
+    assert d.space("s").memoize(name="f")(lambda x: x + 1)(1) == 2
+    assert len(d.space("s")) == 2
+
+
+def test_in_a_transaction_it_is_made_for_that_alone(opened):
+    d = opened()
+    with pytest.raises(RuntimeError, match="no"), d.transaction() as t:
+        assert t.get_or_create("k", lambda: 1) == 1
+        assert d.get_or_create("k", forbidden) == 1
+        raise RuntimeError("no")
+    assert "k" not in d
+    with d.transaction() as t:
+        assert t.get_or_create("k", lambda: 2, ttl=50, tag="news") == 2
+        assert t.get_or_create("left out", lambda: 3, cache_if=lambda value: False) == 3
+        double = t.memoize(name="double")(lambda x: 2 * x)
+        assert (double(4), double(4), double.refresh(4)) == (8, 8, 8)
+        assert double.cache_info().computed == 2
+    assert (d["k"], d.entry("k").tag, "left out" in d, len(d)) == (2, "news", False, 2)
+
+
+def test_what_is_only_read_or_added_to(tmp_path):
+    with PersistDict(tmp_path / "d", mode="append", background_thread="disabled") as d:
+        assert d.get_or_create("k", lambda: 1) == 1 == d.get_or_create("k", forbidden)
+        with PersistDict(tmp_path / "d", mode="r") as reader:
+            assert reader.get_or_create("k", forbidden) == 1
+            with pytest.raises(ReadOnlyError):
+                reader.get_or_create("l", forbidden)
+        assert d._store.count() == len(d) == 1
+
+
+def test_nobody_sees_who_is_computing(opened):
+    """Not in iterations, sizes, nor what bounds count."""
+    d = opened(max_entries=10)
+    d.update(dict.fromkeys(range(10)))
+
+    def look():
+        assert list(d) == list(range(10))
+        assert len(d) == 10 == d.copy().stats().entries
+        assert repr(d).count("None") == 6
+        assert d._store.usage(exact=True).entries == 10
+        return 1
+
+    assert d.get_or_create("k", look, ttl=60, early=1.0) == 1
+    assert len(d) <= 10
