@@ -5,6 +5,8 @@ from persistdict import PersistDict
 d = PersistDict("cache")
 """
 
+from typing import TYPE_CHECKING, Any
+
 from persistdict.codecs import Codec, SafeCodec
 from persistdict.conditions import DELETE, KEEP, Versioned
 from persistdict.dictionary import PersistDict
@@ -19,6 +21,7 @@ from persistdict.errors import (
     DiskFullError,
     FullError,
     KeyTypeError,
+    LeaseLostError,
     MaintenanceError,
     MismatchError,
     NestedWriteError,
@@ -40,6 +43,12 @@ from persistdict.rescue import salvage
 from persistdict.statistics import Stats, TaskStatus
 from persistdict.store import ABSENT, ANY
 
+if TYPE_CHECKING:
+    from persistdict.jobs import Job
+    from persistdict.queueerrors import QueueEmptyError, QueueFullError
+    from persistdict.queuemoves import Flushed
+    from persistdict.queues import PersistQueue
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -57,8 +66,11 @@ __all__ = [
     "DiskFullError",
     "Entry",
     "Fault",
+    "Flushed",
     "FullError",
+    "Job",
     "KeyTypeError",
+    "LeaseLostError",
     "MaintenanceError",
     "MismatchError",
     "NestedWriteError",
@@ -66,7 +78,10 @@ __all__ = [
     "OpenError",
     "PersistDict",
     "PersistDictError",
+    "PersistQueue",
     "Quarantined",
+    "QueueEmptyError",
+    "QueueFullError",
     "ReadOnlyError",
     "ReadOnlyWarning",
     "Report",
@@ -84,3 +99,20 @@ __all__ = [
     "Versioned",
     "salvage",
 ]
+
+_ROOMS = {
+    "Flushed": "queuemoves",
+    "Job": "jobs",
+    "PersistQueue": "queues",
+    "QueueEmptyError": "queueerrors",
+    "QueueFullError": "queueerrors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What queues need is imported when it is asked for."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)

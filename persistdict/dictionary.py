@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from persistdict.codecs import Codec
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.options import Options
+from persistdict.queueing import Queueing
 from persistdict.upkeep import Upkeep
 from persistdict.views import Spaces
 
@@ -20,7 +21,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class PersistDict(Upkeep[K, V], Spaces[K, V]):
+class PersistDict(Upkeep[K, V], Queueing[K, V], Spaces[K, V]):
     """A dictionary on disk that any number of threads, handles and processes share.
 
     It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the
