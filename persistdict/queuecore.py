@@ -13,7 +13,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from persistdict.core import MISSING, Core
-from persistdict.errors import BusyError, DamagedEntryWarning, DiskFullError, KeyTypeError, StoreError, TooLargeError
+from persistdict.errors import (
+    BusyError,
+    DamagedEntryWarning,
+    DiskFullError,
+    KeyTypeError,
+    PersistDictError,
+    StoreError,
+    TooLargeError,
+)
 from persistdict.keys import KeyCodec
 from persistdict.queuerows import Lease, Ready, Rows
 from persistdict.queuestate import State
@@ -120,7 +128,7 @@ class QueueCore:
             return found
         with Waiter(self._event(verb), end) as waiter:
             while True:
-                looked, commit = waiter.look(), self._root._store.begin().id()
+                looked, commit = waiter.look(), self._commit()
                 state = self._state()
                 if state is None or is_possible(state):
                     found = attempt()
@@ -128,11 +136,19 @@ class QueueCore:
                         return found
 
                 def is_changed(commit: int = commit, state: State | None = state) -> bool:
-                    now = self._root._store.begin().id()
-                    return now != commit or (state is not None and state.is_due(self._now()))
+                    return self._commit() != commit or commit < 0 or (state is not None and state.is_due(self._now()))
 
                 if not waiter.wait(looked, is_changed):
                     return MISSING
+
+    def _commit(self) -> int:
+        """The id of the last commit of anybody; -1 if it cannot be told."""
+        try:
+            return self._root._store.begin().id()
+        except PersistDictError:
+            raise
+        except Exception:  # the file has grown, or must be opened after a fork: the next read sees to that
+            return -1
 
     # Putting
 

@@ -1,7 +1,5 @@
 """Moving items between a queue on disk and one in memory."""
 
-from __future__ import annotations
-
 import queue
 from typing import Any, NamedTuple
 

@@ -139,7 +139,8 @@ class State:
         """The first place beyond an edge at which there may be a row; empty if that cannot be told."""
         if self.order == "priority" or len(edge) < ID.size:
             return b""
-        number = ID.unpack_from(edge)[0] + (-1 if self.is_lifo else 1)
+        passed = len(edge) == ID.size if self.is_lifo else len(edge) > ID.size  # the place that the edge names
+        number = ID.unpack_from(edge)[0] + (0 if not passed else -1 if self.is_lifo else 1)
         return ID.pack(number) if number >= 0 else b""
 
     def lose(self, key: bytes, error: CorruptEntryError, leased: bool = False) -> None:

@@ -20,9 +20,6 @@ __all__ = ["Waiter", "wake"]
 
 FIRST, LONGEST = 0.001, 0.05  # seconds
 
-_lock = threading.Lock()
-_signals: dict[Hashable, Signal] = {}
-
 
 class Signal:
     """What those wait for who wait for the same."""
@@ -31,6 +28,10 @@ class Signal:
         self.condition = threading.Condition(threading.Lock())
         self.waiting = 0  # guarded by `_lock`
         self.count = 0
+
+
+_lock = threading.Lock()
+_signals: dict[Hashable, Signal] = {}
 
 
 def wake(key: Hashable, many: int) -> None:
