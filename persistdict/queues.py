@@ -33,8 +33,8 @@ class PersistQueue(Moves):
     stays in the queue until it is acknowledged, and is handed out again if that does not happen in time: at least once
     in every case, and exactly once where all are in time.
 
-    Cost: a few microseconds for each small row; on disk it does not grow with the length of the queue. In memory
-    (`memory://`) `get` takes a look at every entry.
+    Cost: that of a transaction of three or four small writes, however long the queue is; items are read ahead, up to
+    sixteen. In memory (`memory://`) `get` takes a look at every entry.
 
     Threads: any number may use one. Processes: any number may open the same queue; waiting ends within 50 ms of what
     another process does, and at once for what happens in the own. It ends with its dictionary, works in a forked child,

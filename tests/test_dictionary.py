@@ -557,11 +557,11 @@ def test_the_public_names_are_these():
     """Adding or losing a public name is a decision."""
     assert sorted(persistdict.__all__) == [
         "ABSENT", "ANY", "BusyError", "ClosedError", "Codec", "CorruptEntryError", "CorruptStoreError", "DELETE",
-        "DamagedEntryWarning", "DecodeError", "DiskFullError", "Entry", "Fault", "FullError", "KEEP", "KeyTypeError",
-        "MaintenanceError",
-        "MismatchError", "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict", "PersistDictError",
-        "Quarantined", "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StoreError",
-        "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError", "UnsafePathError", "Unsupported",
-        "ValueTypeError", "Versioned", "salvage",
+        "DamagedEntryWarning", "DecodeError", "DiskFullError", "Entry", "Fault", "Flushed", "FullError", "Job",
+        "KEEP", "KeyTypeError", "LeaseLostError", "MaintenanceError", "MismatchError", "NestedWriteError",
+        "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "PersistQueue", "Quarantined",
+        "QueueEmptyError", "QueueFullError", "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged",
+        "Stats", "StoreError", "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError",
+        "UnsafePathError", "Unsupported", "ValueTypeError", "Versioned", "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)

@@ -544,6 +544,24 @@ def test_what_was_removed_costs_nothing(tmp_path, monkeypatch, order, lease):
         assert next(looks) < 4000
 
 
+def test_leases_that_ended_cost_nothing(tmp_path, monkeypatch):
+    """A search for leases that are over begins where the last one ended."""
+    from persistdict.stores.lmdb import population
+
+    looks, clock = itertools.count(), Clock()
+    plain = population._next
+    monkeypatch.setattr(population, "_next", lambda *rest: (next(looks), plain(*rest))[1])
+    with PersistDict(tmp_path / "d", **QUIET, sync_interval=1e6, clock=clock) as d:
+        q = d.queue("q")
+        q.put_many(range(400))
+        q.get(lease=1e6)
+        for _ in range(399):
+            job = q.get(lease=10)
+            clock.now += 6
+            job.ack()
+        assert next(looks) < 3000
+
+
 # Items
 
 
