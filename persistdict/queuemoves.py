@@ -36,6 +36,7 @@ class Moves(QueueCore):
 
         One item that cannot be stored harms no other. What is moved counts there as `task_done`. Batches of a hundred,
         each of which is one transaction; as durable as other writes. It never waits, neither for items nor for room.
+        Where Ctrl-C ends it, the batch that it had taken out may be lost.
 
         Args:
             source: a `queue.Queue`, or anything with its `get_nowait`. What it gives is put in that order.

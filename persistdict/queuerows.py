@@ -227,7 +227,7 @@ class Rows:
 
     def _take_out(self, txn: Transaction, state: State, ready: Ready) -> None:
         txn.discard(self._ready + ready.place)
-        state.ready -= 1
+        state.ready = max(state.ready - 1, 0)
         state.removed(ready.place)
 
     # Leases
@@ -261,8 +261,8 @@ class Rows:
         txn.discard(record.kb)
         if held[_HELD.size - 1]:
             txn.discard(self._body + place[-ID.size :])
-        state.leased -= 1
-        state.unfinished -= 1
+        state.leased = max(state.leased - 1, 0)
+        state.unfinished = max(state.unfinished - 1, 0)
         return True
 
     def extend(self, txn: Transaction, state: State, lease: Lease, now: int, length: int) -> Lease | None:
@@ -290,7 +290,7 @@ class Rows:
             attempts, where = _HELD.unpack_from(held)
             held = _HELD.pack(attempts - 1, where) + held[_HELD.size :]
         txn.discard(record.kb)
-        state.leased -= 1
+        state.leased = max(state.leased - 1, 0)
         self._make_ready(txn, state, place, record.tag, held)
 
     def return_over(self, txn: Transaction, state: State, now: int) -> None:

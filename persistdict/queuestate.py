@@ -13,6 +13,8 @@ Grammar (numbers are on disk: never change or reuse one); numbers are big-endian
     seen        when a lease was given last
     edge        no ready row has a place before it, but for the strays (lifo: at it or behind it)
     lost        rows that are damaged, by their keys without the head
+
+The counts never fall below zero: where a write was taken back they may be too small, and no item may be stuck for that.
 """
 
 from __future__ import annotations
@@ -149,8 +151,8 @@ class State:
         if key in self.lost:
             return
         self.lost.append(key)
-        self.ready -= not leased
-        self.leased -= leased
+        self.ready = max(self.ready - (not leased), 0)
+        self.leased = max(self.leased - leased, 0)
         self.unfinished = max(self.unfinished - 1, 0)
         if key[1:] in self.strays:
             self.strays.remove(key[1:])

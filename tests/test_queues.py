@@ -1034,6 +1034,25 @@ def test_a_state_that_was_not_taken_back_is_counted_anew(opened):
         q.remove()
 
 
+def test_counts_that_are_too_small_keep_nothing_back(opened):
+    clock = Clock()
+    d = opened(clock=clock)
+    q = d.queue("q")
+    q.put_many([1, 2, 3, 4])
+    job = q.get(lease=1000)
+
+    def forget(txn: Transaction):
+        state = q._rows.load(txn, q._asked)
+        state.ready = state.leased = state.unfinished = 0
+        q._rows.save(txn, state)
+
+    d._store.update(forget)
+    assert (q.get(), q.get(lease=10).item) == (2, 3)
+    job.ack()
+    q.put(5)
+    assert [q.get(), q.get()] == [4, 5]
+
+
 def txn_blob(q, item):
     """The tag and the value of a ready row."""
     tag, blob = q._root._codec.encode(item)
@@ -1056,6 +1075,19 @@ def damage(d, kind, nth=0, name="q"):
         txn.put(seq, bytes(raw), db=store.e)
 
     store.env.data.update(work)
+
+
+def damage_recent(d, kind, name="q"):
+    """Flip a bit in the first row of a kind in the recent writes."""
+
+    def work(txn):
+        cursor = txn.cursor()
+        cursor.set_range(queue_head(name) + kind)
+        key, raw = bytes(cursor.key()), bytearray(cursor.value())
+        raw[-5] ^= 1
+        txn.put(key, bytes(raw))
+
+    d._store.env.recent.update(work)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -1090,15 +1122,18 @@ def test_a_damaged_item_is_passed_over_and_stays(tmp_path, order, lease):
         assert len(list(d.quarantined())) == 2
 
 
-def test_a_damaged_item_warns_before_anything_is_taken(tmp_path):
+@pytest.mark.parametrize("spoil", [damage, damage_recent])
+def test_a_damaged_item_warns_before_anything_is_taken(tmp_path, spoil):
     """Where warnings are errors nothing is lost."""
     with PersistDict(tmp_path / "d", **QUIET) as d:
         q = d.queue("q")
         q.put_many(["a", "b"])
-        damage(d, queuerows.READY)
+        spoil(d, queuerows.READY)
         with pytest.raises(DamagedEntryWarning):
             q.get()
         assert (q.qsize(), q.get()) == (1, "b")
+        d.verify(repair=True)
+        assert d.verify().ok
 
 
 def test_a_damaged_lease_or_large_item_is_passed_over(tmp_path):
