@@ -78,6 +78,29 @@ def drained(q):
             return found
 
 
+class Waiting:
+    """A call in a thread of its own, which waits for a queue by now; the test ends even if that never does."""
+
+    def __init__(self, call):
+        self._outcome = queue.SimpleQueue()
+        threading.Thread(target=self._run, args=(call,), daemon=True).start()
+        end = time.monotonic() + 10
+        while not queuewait._signals and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def _run(self, call):
+        try:
+            self._outcome.put((call(), None))
+        except Exception as error:
+            self._outcome.put((None, error))
+
+    def result(self):
+        found, error = self._outcome.get(timeout=20)
+        if error is not None:
+            raise error
+        return found
+
+
 def item_of(order, number):
     """An item with one of three priorities, where there are any."""
     return (number * 7 % 3, number) if order == "priority" else number
@@ -298,14 +321,10 @@ def test_who_waits_is_woken_at_once_within_a_process(opened, monkeypatch, verb):
     if verb != "get":
         other.put("old")
     job = other.get(lease=100) if verb == "nack" else None
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(
-            {"get": q.get, "nack": q.get, "put": lambda: q.put("new"), "join": lambda: (q.get(), q.join())}[verb]
-        )
-        while not queuewait._signals:
-            time.sleep(0.001)
-        {"get": lambda: other.put("new"), "put": other.get, "join": other.task_done, "nack": lambda: job.nack()}[verb]()
-        waiting.result(30)
+    waits = {"get": q.get, "nack": q.get, "put": lambda: q.put("new"), "join": lambda: (q.get(), q.join())}
+    waiting = Waiting(waits[verb])
+    {"get": lambda: other.put("new"), "put": other.get, "join": other.task_done, "nack": lambda: job.nack()}[verb]()
+    waiting.result()
     assert not queuewait._signals
 
 
@@ -370,13 +389,10 @@ def test_waiting_ends_with_ctrl_c(q):
 
 def test_waiting_ends_when_the_dictionary_is_closed(opened):
     d = opened()
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(d.queue("q").get)
-        while not queuewait._signals:
-            time.sleep(0.001)
-        d.close()
-        with pytest.raises(PersistDictError, match="closed"):
-            waiting.result(30)
+    waiting = Waiting(d.queue("q").get)
+    d.close()
+    with pytest.raises(PersistDictError, match="closed"):
+        waiting.result()
 
 
 # Settings
@@ -770,12 +786,9 @@ def test_who_waits_gets_what_a_lease_gives_back(opened):
     q, other = opened(clock=clock).queue("q"), opened(clock=clock).queue("q")
     q.put("a")
     q.get(lease=10)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(other.get)
-        while not queuewait._signals:
-            time.sleep(0.001)
-        clock.now += 10
-        assert waiting.result(30) == "a"
+    waiting = Waiting(other.get)
+    clock.now += 10
+    assert waiting.result() == "a"
 
 
 def test_many_leases_run_out_at_once(opened):
@@ -933,21 +946,18 @@ def test_a_forked_child_uses_the_queue_of_its_parent(tmp_path):
     with PersistDict(tmp_path / "d", **QUIET) as d:
         q = d.queue("q")
         q.put("from the parent")
-        with ThreadPoolExecutor(1) as pool:  # a waiter that the child has not
-            waiting = pool.submit(d.queue("other").get)
-            while not queuewait._signals:
-                time.sleep(0.001)
+        waiting = Waiting(d.queue("other").get)  # whom the child has not
 
-            def work():
-                assert not queuewait._signals
-                found = q.get(timeout=10)
-                q.put("from the child")
-                d.queue("other").put("end")
-                return found
+        def work():
+            assert not queuewait._signals
+            found = q.get(timeout=10)
+            q.put("from the child")
+            d.queue("other").put("end")
+            return found
 
-            pid, pipe = in_child(work)
-            assert answer_of(pid, pipe) == "from the parent"
-            assert waiting.result(30) == "end"
+        pid, pipe = in_child(work)
+        assert answer_of(pid, pipe) == "from the parent"
+        assert waiting.result() == "end"
         assert q.get() == "from the child"
 
 
