@@ -214,7 +214,9 @@ class QueueCore:
                 self._read(found)
 
     def _next_width(self) -> int:
-        return min(2 * self._width, FAR_AHEAD) if not 0 < 2 * self._used < self._width else self._width // 2
+        """How far to read ahead now. Other threads may change both numbers in between."""
+        width = self._width // 2 if 0 < 2 * self._used < self._width else 2 * self._width
+        return max(1, min(width, FAR_AHEAD))
 
     def _read(self, found: list[Ready]) -> None:
         """Decode what comes next, up to what cannot be decoded. Raises if that is the first."""

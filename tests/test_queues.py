@@ -640,6 +640,19 @@ def test_an_item_that_cannot_be_decoded_stays(opened):
     assert lacks.get() == "behind"
 
 
+def test_how_far_is_read_ahead_follows_from_what_is_used(q):
+    """It grows for who takes all, shrinks for who uses little, and is never nothing, whatever threads have counted."""
+    q.put_many(range(100))
+    for n in range(40):
+        assert q.get() == n
+    assert q._width == 16
+    for q._width, q._used in [(0, 0), (0, 7), (2, 1), (1, 0), (16, 1), (16, 16), (16, 0)]:
+        assert 1 <= q._next_width() <= 16
+        assert q.get() == (n := n + 1)
+    q._width, q._used = 16, 1
+    assert q._next_width() == 8
+
+
 def test_every_getter_has_an_object_of_its_own(opened):
     q, other = opened().queue("q"), opened().queue("q")
     q.put_many([[1], [2]])
@@ -672,11 +685,10 @@ def test_a_queue_does_not_make_the_cache_cold(opened):
     d = opened()
     q = d.queue("q")
     d["k"] = 1
-    q.put(1)
-    q.get()
-    assert d["k"] == 1
-    if d._options.caching:
-        assert d._front.mark == d._store.begin().id()
+    for change in (lambda: q.put(1), q.get, lambda: q.put(2), lambda: q.get(lease=5).ack(), q.clear):
+        change()
+        if d._options.durability != "commit":  # else a drain has followed
+            assert d._front.mark == d._store.begin().id()
 
 
 # Leases
@@ -1143,6 +1155,22 @@ def test_a_damaged_item_warns_before_anything_is_taken(tmp_path, spoil):
             q.get()
         assert (q.qsize(), q.get()) == (1, "b")
         d.verify(repair=True)
+        assert d.verify().ok
+
+
+def test_a_damaged_lease_warns_before_anything_is_taken(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", **QUIET, clock=clock) as d:
+        q = d.queue("q")
+        for attempt in (q.get, lambda: q.get(lease=100).item):
+            q.put_many(["a", "b"])
+            q.get(lease=10)
+            damage(d, queuerows.LEASED)
+            clock.now += 20
+            with pytest.raises(DamagedEntryWarning):
+                attempt()
+            assert (q.qsize(), attempt()) == (1, "b")
+            d.verify(repair=True)
         assert d.verify().ok
 
 
