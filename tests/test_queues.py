@@ -653,6 +653,28 @@ def test_how_far_is_read_ahead_follows_from_what_is_used(q):
     assert q._next_width() == 8
 
 
+def test_what_was_read_ahead_is_not_handed_out_if_it_is_another_by_now(opened):
+    q, other = opened().queue("q"), opened().queue("q")
+    q.put_many(f"old {n}" for n in range(10))
+    assert [q.get() for _ in range(4)] == [f"old {n}" for n in range(4)]
+    assert q._ahead
+    other.get(lease=60).nack()
+    assert [q.get(), other.get(), q.get()] == ["old 4", "old 5", "old 6"]
+    other.remove()
+    other.put_many(f"new {n}" for n in range(10))
+    assert drained(q) == [f"new {n}" for n in range(10)]
+
+
+def test_a_commit_that_cannot_be_told_is_taken_for_a_new_one(d, q, monkeypatch):
+    """As when the file has grown in another process: the next read sees to that."""
+
+    def fail():
+        raise RuntimeError("the map is too small")
+
+    monkeypatch.setattr(d._store, "begin", fail)
+    assert q._commit() == -1
+
+
 def test_every_getter_has_an_object_of_its_own(opened):
     q, other = opened().queue("q"), opened().queue("q")
     q.put_many([[1], [2]])
