@@ -5,6 +5,8 @@ from persistdict import PersistDict
 d = PersistDict("cache")
 """
 
+from typing import TYPE_CHECKING, Any
+
 from persistdict.codecs import Codec, SafeCodec
 from persistdict.conditions import DELETE, KEEP, Versioned
 from persistdict.dictionary import PersistDict
@@ -21,6 +23,7 @@ from persistdict.errors import (
     FullError,
     ImmutableError,
     KeyTypeError,
+    LeaseLostError,
     MaintenanceError,
     MismatchError,
     NestedFactoryError,
@@ -47,6 +50,12 @@ from persistdict.rescue import salvage
 from persistdict.statistics import Stats, TaskStatus
 from persistdict.store import ABSENT, ANY
 
+if TYPE_CHECKING:
+    from persistdict.jobs import Job
+    from persistdict.queueerrors import QueueEmptyError, QueueFullError
+    from persistdict.queuemoves import Flushed
+    from persistdict.queues import PersistQueue
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -66,9 +75,12 @@ __all__ = [
     "DiskFullError",
     "Entry",
     "Fault",
+    "Flushed",
     "FullError",
     "ImmutableError",
+    "Job",
     "KeyTypeError",
+    "LeaseLostError",
     "MaintenanceError",
     "Memoized",
     "MismatchError",
@@ -78,7 +90,10 @@ __all__ = [
     "OpenError",
     "PersistDict",
     "PersistDictError",
+    "PersistQueue",
     "Quarantined",
+    "QueueEmptyError",
+    "QueueFullError",
     "ReadOnlyError",
     "ReadOnlyWarning",
     "Report",
@@ -99,3 +114,20 @@ __all__ = [
     "make_key",
     "salvage",
 ]
+
+_ROOMS = {
+    "Flushed": "queuemoves",
+    "Job": "jobs",
+    "PersistQueue": "queues",
+    "QueueEmptyError": "queueerrors",
+    "QueueFullError": "queueerrors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What queues need is imported when it is asked for."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)

@@ -15,7 +15,9 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
     |             NestedWriteError (RuntimeError), ConflictError (RuntimeError), TransactionError (RuntimeError),
     |             ImmutableError (TypeError),
     |             BusyError (TimeoutError), FullError (RuntimeError), TooLargeError (ValueError)
-    `-- upkeep:   MaintenanceError (RuntimeError), TargetExistsError (FileExistsError)
+    |-- upkeep:   MaintenanceError (RuntimeError), TargetExistsError (FileExistsError)
+    `-- queues:   LeaseLostError (RuntimeError); QueueEmptyError (queue.Empty), QueueFullError (queue.Full), which are
+                  in queueerrors.py, so that the module queue is imported only where it is used
 
 and two warnings: DamagedEntryWarning (UserWarning), where raising would end an iteration, and ReadOnlyWarning
 (UserWarning), in opening.
@@ -39,6 +41,7 @@ __all__ = [
     "FullError",
     "ImmutableError",
     "KeyTypeError",
+    "LeaseLostError",
     "MaintenanceError",
     "MismatchError",
     "NestedFactoryError",
@@ -114,7 +117,13 @@ class CorruptStoreError(StoreError):
 
 
 class CorruptEntryError(PersistDictError, ValueError):
-    """An entry's bytes on disk are damaged. Other entries are not affected, and nothing was deleted."""
+    """An entry's bytes on disk are damaged. Other entries are not affected, and nothing was deleted.
+
+    Attributes:
+        kb: the encoded key, where a search came upon it; else empty.
+    """
+
+    kb: bytes = b""
 
 
 class DecodeError(PersistDictError, ValueError):
@@ -180,7 +189,7 @@ class FullError(PersistDictError, RuntimeError):
 
 
 class TooLargeError(PersistDictError, ValueError):
-    """One entry is larger than all that the dictionary may hold. Nothing was changed."""
+    """One entry is larger than all that the dictionary may hold, or a priority is too long. Nothing was changed."""
 
 
 # Upkeep
@@ -200,3 +209,10 @@ def refused(error: OSError, what: str, path: str) -> PersistDictError:
 
 class TargetExistsError(PersistDictError, FileExistsError):
     """A backup needs a new or empty folder, and something is there. Nothing was changed."""
+
+
+# Queues
+
+
+class LeaseLostError(PersistDictError, RuntimeError):
+    """The lease of a job had run out, and the job went back to the queue; or the job is settled already."""

@@ -138,7 +138,10 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def first(self, span: Span, *, reverse: bool = False) -> Record | None:
-        """The entry with the first (last) key in a span; keys that reach the store's size limit are passed over."""
+        """The entry with the first (last) key in a span; keys that reach the store's size limit are passed over.
+
+        Raises CorruptEntryError, whose `kb` tells the key, if that entry is damaged.
+        """
 
     @abc.abstractmethod
     def get_info(self, name: str) -> str | None:

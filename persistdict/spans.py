@@ -3,7 +3,7 @@
 Numbers are on disk: never change or reuse one. Keys of the dictionary itself (keys.py) begin with less than 0xf0.
 
     space  := 0xf0 size name key    an entry of the space of that name; size: one byte, of the name in UTF-8
-    queue  := 0xf1 size name row    a row of the queue of that name, see queues.py
+    queue  := 0xf1 size name row    a row of the queue of that name, see queuerows.py
     lease  := 0xf2 kb               who computes the entry of a key now, see flight.py
     cost   := 0xf3 kb               how long that took the last time, likewise
 

@@ -15,6 +15,7 @@ from persistdict.bounded import Usage
 from persistdict.errors import TransactionError
 from persistdict.front import Front
 from persistdict.overlay import Overlay
+from persistdict.queueing import Queueing
 from persistdict.routing import Beginning, Routed
 from persistdict.views import Spaces, View
 
@@ -24,7 +25,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Transactions(Spaces[K, V]):
+class Transactions(Queueing[K, V], Spaces[K, V]):
     """The part of a dictionary that begins transactions."""
 
     def transaction(self) -> AbstractContextManager[Transacted[K, V]]:

@@ -558,11 +558,13 @@ def test_the_public_names_are_these():
     assert sorted(persistdict.__all__) == [
         "ABSENT", "ANY", "BusyError", "CacheInfo", "ClosedError", "Codec", "ConflictError",
         "CorruptEntryError", "CorruptStoreError", "DELETE", "DamagedEntryWarning", "DecodeError",
-        "DiskFullError", "Entry", "Fault", "FullError", "ImmutableError", "KEEP", "KeyTypeError",
-        "MaintenanceError", "Memoized", "MismatchError", "NestedFactoryError", "NestedWriteError",
-        "NotAStoreError", "OpenError", "PersistDict", "PersistDictError", "Quarantined", "ReadOnlyError",
-        "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StillComputingError", "StoreError",
-        "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError", "TransactionError",
-        "UnsafePathError", "Unsupported", "ValueTypeError", "Versioned", "make_key", "salvage",
+        "DiskFullError", "Entry", "Fault", "Flushed", "FullError", "ImmutableError", "Job", "KEEP",
+        "KeyTypeError", "LeaseLostError", "MaintenanceError", "Memoized", "MismatchError",
+        "NestedFactoryError", "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict",
+        "PersistDictError", "PersistQueue", "Quarantined", "QueueEmptyError", "QueueFullError",
+        "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StillComputingError",
+        "StoreError", "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError",
+        "TransactionError", "UnsafePathError", "Unsupported", "ValueTypeError", "Versioned", "make_key",
+        "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)

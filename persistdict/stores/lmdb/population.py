@@ -109,7 +109,11 @@ def first_in(rows: Pair, r: Any, d: Any, span: Span, reverse: bool) -> Record | 
     kb = _next(rows, r, d, span, reverse)
     while kb is not None:
         if len(kb) < rows.limit:
-            record = rows.get_in(r, d, kb)
+            try:
+                record = rows.get_in(r, d, kb)
+            except CorruptEntryError as error:
+                error.kb = kb
+                raise
             if record is not None:
                 return record
         span = Span(span.start, kb) if reverse else Span(kb + b"\0", span.stop)
