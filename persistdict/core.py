@@ -145,6 +145,8 @@ class Core(Openable[K, V]):
     ) -> T | None:
         """Change the store, and if that did anything, account for it in the front. `confirm`: as durable as others.
 
+        `change` returns a receipt, or the id of its commit; 0 or None if it did nothing.
+
         Not a context manager: its lines could be interrupted by a signal with the lock held.
         """
         front = self._front
@@ -157,7 +159,7 @@ class Core(Openable[K, V]):
             finally:
                 front.writing = False
         if done and self._confirms:
-            commit = done.id if isinstance(done, Receipt) else done
+            commit: Any = done.id if isinstance(done, Receipt) else done
             see_to = self._store.confirm if confirm else self._store.waive
-            see_to(commit if type(commit) is int else self._store.begin().id())
+            see_to(commit)
         return done

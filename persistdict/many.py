@@ -93,10 +93,14 @@ class Many(Core[K, V]):
 
     def clear(self) -> None:
         """Remove all entries, readable or not, in one transaction."""
-        removed = self._write(
-            lambda: self._store.update(lambda txn: txn.clear(self._span), whole=True), lambda front, _: front.clear()
-        )
-        self._tally.deletes.add(removed or 0)
+        counts = [0]
+
+        def work(txn: Transaction) -> int:
+            counts[0] = txn.clear(self._span)
+            return txn.id()
+
+        self._write(lambda: self._store.update(work, whole=True), lambda front, _: front.clear())
+        self._tally.deletes.add(counts[0])
 
     def __call__(self: S, other: Any = (), /, **kwargs: V) -> S:
         """Initialise the dictionary, once per database, with arguments as for dict(); returns the dictionary itself.
@@ -114,18 +118,19 @@ class Many(Core[K, V]):
         encode, ttl, noted = self._codec.encode, self._ttl, "initialised" + self._span.start.hex()
         encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
 
-        def work(txn: Transaction) -> bool:
+        def work(txn: Transaction) -> int:
             if txn.get_info(noted) is not None:
-                return False
+                return 0
             txn.set_info(noted, "yes")
             for kb, hint, tag, blob in encoded:
                 txn.put(kb, hint, tag, blob, ttl=ttl)
-            return True
+            return txn.id()
 
         pairs = [(kb, blob) for kb, _, _, blob in encoded]
-        if noted not in self._store.info() and self._write(
-            lambda: self._change(work, pairs, whole=True), lambda front, _: front.clear()
-        ):
+        done = None
+        if noted not in self._store.info():
+            done = self._write(lambda: self._change(work, pairs, whole=True), lambda front, _: front.clear())
+        if done:
             self._tally.sets.add(len(encoded))
             self._log.info(f"initialised with {len(encoded)} entries")
         else:

@@ -19,10 +19,12 @@ from persistdict.errors import (
     DiskFullError,
     KeyTypeError,
     PersistDictError,
+    ReadOnlyError,
     StoreError,
     TooLargeError,
 )
 from persistdict.keys import KeyCodec
+from persistdict.overlay import Overlay
 from persistdict.queuerows import Lease, Ready, Rows
 from persistdict.queuestate import State
 from persistdict.queuewait import Waiter, wake
@@ -63,8 +65,12 @@ class QueueCore:
     def _now(self) -> int:
         return int(max(self._root._options.clock(), 0.0) * 1e6)
 
-    def _run(self, work: Callable[[Transaction, State], T], *, size: int = 1, whole: bool = False) -> T:
+    def _run(
+        self, work: Callable[[Transaction, State], T], *, size: int = 1, whole: bool = False, store: Any = None
+    ) -> T:
         """Run `work` in one transaction, keep what it makes of the state, and wake who waits for that.
+
+        `store`: another one than that of the dictionary.
 
         What was found to be damaged is warned of afterwards; so `work` takes nothing then.
         """
@@ -83,7 +89,7 @@ class QueueCore:
 
         try:
             root._write(
-                lambda: root._store.update(change, size=size, whole=whole),
+                lambda: (store or root._store).update(change, size=size, whole=whole),
                 lambda front, commit: front.wrote_many(commit, []),
             )
         except (BusyError, DiskFullError, StoreError):
@@ -242,9 +248,17 @@ class QueueCore:
             found = self._rows.upcoming(txn, state)
             return _AGAIN if state.damage else found
 
-        while (found := self._run(work)) is _AGAIN:
-            pass
-        return found[0] if found else None
+        store = None
+        while True:
+            try:
+                found = self._run(work, store=store)
+            except ReadOnlyError:
+                if store is not None:
+                    raise
+                store = Overlay(self._root._store)  # what this changes is nowhere else
+                continue
+            if found is not _AGAIN:
+                return found[0] if found else None
 
     def _hand_out(self, length: float, many: int = 1) -> list[tuple[Ready, Lease]]:
         """Hand out some of the items that come next, for so many seconds."""

@@ -228,7 +228,7 @@ class PersistQueue(Moves):
     def peek(self) -> Any:
         """The item that comes next, which stays. Raises QueueEmptyError if there is none, and DecodeError as `get`.
 
-        It is a write as far as locks go, so not on a read-only medium.
+        It is a write as far as locks go, where writing is possible.
 
         >>> from persistdict import PersistDict
         >>> q = PersistDict("memory://").queue("work")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from strategies import examples
 
 from persistdict import (
+    ConflictError,
     CorruptEntryError,
     DamagedEntryWarning,
     DecodeError,
@@ -32,6 +33,7 @@ from persistdict import (
     PersistDictError,
     QueueEmptyError,
     QueueFullError,
+    ReadOnlyError,
     SafeCodec,
     TooLargeError,
     Unsupported,
@@ -1283,3 +1285,61 @@ def test_everything_is_there_after_a_backup_and_a_salvage(tmp_path):
             q = d.queue("q", order="lifo")
             assert (q.qsize(), q.unfinished_tasks, drained(q)) == (2, 3, ["b", "a"])
             assert d.verify().ok
+
+
+# In transactions and modes
+
+
+def test_a_transaction_holds_queues_too(opened):
+    """An item is put, or taken, with what is written about it, or not at all; others see nothing of it before."""
+    d, other = opened(), opened()
+    q, theirs = d.queue("q"), other.queue("q")
+    q.put_many(["first", "second"])
+    with pytest.raises(RuntimeError, match="no"), d.transaction() as t:
+        assert q.get() == "first"
+        t.queue("new").put(1)
+        t["done"] = "first"
+        assert (q.qsize(), theirs.qsize()) == (1, 2)
+        raise RuntimeError("no")
+    assert (q.qsize(), "done" in d, d.queues()) == (2, False, ["q"])
+    with d.transaction() as t:
+        t["done"] = t.queue("q").get()
+        q.put("third")
+        t.queue("new", order="priority").put((1, "x" * 3_000_000))
+    assert (other["done"], theirs.get(), theirs.get(), theirs.qsize()) == ("first", "second", "third", 0)
+    assert other.queue("new", order="priority").get() == (1, "x" * 3_000_000)
+
+
+def test_nothing_waits_in_a_transaction(opened):
+    d = opened()
+    q, full = d.queue("q"), d.queue("full", maxsize=1)
+    full.put(1)
+    with d.transaction():
+        with pytest.raises(queue.Empty):
+            q.get()
+        with pytest.raises(queue.Full):
+            full.put(2)
+
+
+def test_who_uses_a_queue_meanwhile_is_in_conflict_with_it(opened):
+    d, other = opened(), opened()
+    other.queue("q").put_many([1, 2])
+    with pytest.raises(ConflictError), d.transaction() as t:
+        t["got"] = t.queue("q").get()
+        assert other.queue("q").get() == 1
+    assert "got" not in d
+    assert other.queue("q").get() == 2
+
+
+def test_queues_in_a_dictionary_that_keeps_its_entries(tmp_path):
+    with PersistDict(tmp_path / "d", mode="append", background_thread="disabled") as d:
+        q = d.queue("q")
+        q.put_many([1, 2])
+        with q.get(lease=60) as job:
+            assert job.item == 1
+        with PersistDict(tmp_path / "d", mode="r") as reader:
+            assert (reader.queue("q").qsize(), reader.queue("q").peek()) == (1, 2)
+            with pytest.raises(ReadOnlyError):
+                reader.queue("q").get()
+        assert q.get() == 2
+        q.clear()
