@@ -14,6 +14,7 @@ from persistdict.front import Front
 from persistdict.keys import TEXT
 from persistdict.openable import MISSING, Openable
 from persistdict.routing import Routed
+from persistdict.spans import Span, head_of
 from persistdict.store import Condition, Item, Receipt, Record, Transaction
 
 __all__ = ["MISSING", "Core"]
@@ -38,6 +39,15 @@ class Core(Openable[K, V]):
         if label:
             return self._keys_of(self._labelled(label))
         return self._keys_of(self._store.scan(reverse=reverse, values=False, span=self._span))
+
+    def _names_in(self, span: Span) -> list[str]:
+        """The names of what lies in a span of heads."""
+        names = []
+        while (item := next(self._store.scan(values=False, by_key=True, span=span), None)) is not None:
+            head = head_of(item.kb)
+            names.append(head[2:].decode("utf-8", "surrogatepass"))
+            span = Span(head + b"\xff", span.stop)
+        return names
 
     def _labelled(self, label: bytes) -> Iterator[Item]:
         return (item for item in self._store.labelled(label) if item.kb in self._span)

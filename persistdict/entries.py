@@ -83,7 +83,13 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
     @overload
     def get(self, key: K, default: D, /) -> V | D: ...
     def get(self, key: K, default: Any = None, /) -> Any:
-        """The value of `key`, or `default` if it is absent."""
+        """The value of `key`, or `default` if it is absent.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.get("a"), d.get("a", 0)
+        (None, 0)
+        """
         try:
             return self[key]
         except KeyError:
@@ -107,7 +113,15 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         return self._store.any(self._span)
 
     def entry(self, key: K) -> Entry:
-        """The times, size, version and tag of an entry; does not count as a read. Raises KeyError."""
+        """The times, size, version and tag of an entry; does not count as a read. Raises KeyError.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.set("a", b"12345", tag="news")
+        >>> entry = d.entry("a")
+        >>> entry.size, entry.tag, entry.expires_at, entry.ctime == entry.mtime
+        (5, 'news', None, True)
+        """
         record = self._store.get(self._keys.encode(key)[0])
         if record is None:
             raise KeyError(key)
@@ -155,6 +169,12 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
             value: the value.
             ttl: seconds or timedelta after which the entry is absent; None for never; default that of the handle.
             tag: a text of 1 to 255 bytes in UTF-8, by which `tagged` lists and `evict` removes entries; None for none.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.set("token", "secret", ttl=60, tag="session")
+        >>> d["token"], d.tags()
+        ('secret', ['session'])
         """
         if ttl is MISSING and tag is None:
             self[key] = value
@@ -173,6 +193,12 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
 
         With a time to live it is a write, atomic and as durable as others: it costs as much as to set the value again,
         and `mtime` and `version` of the entry change.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.set("a", 1, ttl=1)
+        >>> d.touch("a", ttl=3600), d.touch("b")
+        (True, False)
         """
         lifetime = self._ttl if ttl is MISSING else seconds(ttl)
         kept_as, kb, _ = self._locate(key)
@@ -209,6 +235,12 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         Args:
             if_version: the version that the entry must have, see `get_versioned`; one with another counts as absent.
                 ANY for no condition.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d["a"] = 1
+        >>> d.pop("a"), d.pop("a", "none")
+        (1, 'none')
         """
         kept_as, kb, _ = self._locate(key)
         version = condition_of(if_version)
@@ -223,7 +255,14 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         return default
 
     def popitem(self) -> tuple[K, V]:
-        """Remove and return the entry that was inserted last, atomically. Raises KeyError if there is none."""
+        """Remove and return the entry that was inserted last, atomically. Raises KeyError if there is none.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.update(a=1, b=2)
+        >>> d.popitem()
+        ('b', 2)
+        """
         while (record := self._store.last(span=self._span)) is not None:
             key, value = self._decoded(record)
             if self._delete_version(record, self._locate(key)[0]):
@@ -231,7 +270,13 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         raise KeyError("popitem(): dictionary is empty")
 
     def setdefault(self, key: K, default: Any = None, /) -> Any:
-        """The value of `key`; if it is absent, `default`, which is stored. Atomic: all callers get the same value."""
+        """The value of `key`; if it is absent, `default`, which is stored. Atomic: all callers get the same value.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.setdefault("a", 1), d.setdefault("a", 2)
+        (1, 1)
+        """
         with contextlib.suppress(KeyError):
             return self[key]
         kept_as, kb, hint = self._locate(key)

@@ -47,6 +47,12 @@ class Many(Core[K, V]):
 
         Batches beyond 1,048,576 entries are written in parts of that size. Everything is encoded before the first byte
         is written, so what cannot be stored changes nothing.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.update({"a": 1}, b=2)
+        >>> dict(d)
+        {'a': 1, 'b': 2}
         """
         self._set_pairs(_pairs(other, kwargs), self._ttl)
 
@@ -57,7 +63,14 @@ class Many(Core[K, V]):
         ttl: float | timedelta | None = MISSING,
         tag: str | None = None,
     ) -> None:
-        """Set many entries in one transaction; see `update`. `ttl` and `tag` as for `set`, for all of them."""
+        """Set many entries in one transaction; see `update`. `ttl` and `tag` as for `set`, for all of them.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.set_many({"a": 1, "b": 2}, tag="news")
+        >>> list(d.tagged("news"))
+        ['a', 'b']
+        """
         label = b"" if tag is None else label_of(tag)
         self._set_pairs(_pairs(items, {}), self._ttl if ttl is MISSING else seconds(ttl), label)
 
@@ -79,7 +92,14 @@ class Many(Core[K, V]):
             self._tally.sets.add(len(part))
 
     def delete_many(self, keys: Iterable[K]) -> int:
-        """Remove those of the keys that are there, in one transaction. Returns how many there were."""
+        """Remove those of the keys that are there, in one transaction. Returns how many there were.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.update(a=1, b=2)
+        >>> d.delete_many(["a", "x"]), dict(d)
+        (1, {'b': 2})
+        """
         located = [self._locate(key) for key in keys]
         counts = [0]
 
@@ -92,7 +112,17 @@ class Many(Core[K, V]):
         return counts[0]
 
     def clear(self) -> None:
-        """Remove all entries, readable or not, in one transaction."""
+        """Remove all entries, readable or not, in one transaction.
+
+        Those of spaces and queues stay. Cost: where there are any, a look at each entry that goes.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.update(a=1)
+        >>> d.clear()
+        >>> len(d)
+        0
+        """
         counts = [0]
 
         def work(txn: Transaction) -> int:

@@ -100,7 +100,14 @@ class Ordered(Core[K, V]):
         return list(islice(self._iter_keys(False), n))
 
     def newest(self, n: int = 1) -> list[K]:
-        """The `n` keys that were inserted last, the last of them first; an overwrite is no insertion."""
+        """The `n` keys that were inserted last, the last of them first; an overwrite is no insertion.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.update(a=1, b=2, c=3)
+        >>> d.newest(2)
+        ['c', 'b']
+        """
         return list(islice(self._iter_keys(True), n))
 
     def sample(self, n: int = 1, *, rng: random.Random | None = None) -> list[K]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from persistdict.core import Core
-from persistdict.spans import KEPT_FROM, LEASE, Span, head_of
+from persistdict.spans import KEPT_FROM, LEASE, Span
 
 if TYPE_CHECKING:
     from persistdict.queues import PersistQueue
@@ -47,14 +47,15 @@ class Queueing(Core[K, V]):
         return PersistQueue(self._root, name, maxsize, order)
 
     def queues(self) -> list[str]:
-        """The names of the queues that somebody has put into, the shortest first. Cost: a look into each."""
-        found = []
-        span = Span(KEPT_FROM, LEASE)
-        while (item := next(self._store.scan(values=False, by_key=True, span=span), None)) is not None:
-            head = head_of(item.kb)
-            found.append(head[2:].decode("utf-8", "surrogatepass"))
-            span = Span(head + b"\xff", LEASE)
-        return found
+        """The names of the queues that somebody has put into, the shortest first. Cost: a look into each.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.queue("work").put("a")
+        >>> d.queues()
+        ['work']
+        """
+        return self._names_in(Span(KEPT_FROM, LEASE))
 
 
 def __getattr__(name: str) -> Any:

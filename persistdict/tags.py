@@ -55,7 +55,14 @@ class Tags(Core[K, V]):
         return self._iter_keys(False, label_of(tag))
 
     def tags(self) -> list[str]:
-        """The tags of all entries, sorted. Cost: a look at one entry of each tag, and at all recent writes."""
+        """The tags of all entries, sorted. Cost: a look at one entry of each tag, and at all recent writes.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.set("a", 1, tag="news")
+        >>> d.tags()
+        ['news']
+        """
         return [label.decode() for label in self._store.labels() if any(self._labelled(label))]
 
     def evict(self, *, tag: str) -> int:
@@ -67,6 +74,12 @@ class Tags(Core[K, V]):
 
         Raises TypeError or ValueError for what is no tag; StoreError or DiskFullError, after which what was removed
         before stays removed.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.set_many({"a": 1, "b": 2}, tag="news")
+        >>> d.evict(tag="news"), len(d)
+        (2, 0)
         """
         label = label_of(tag)
         found = self._labelled(label)

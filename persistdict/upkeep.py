@@ -28,6 +28,12 @@ class Upkeep(Core[K, V]):
 
         They are absent for every reader anyway; this frees their space. Raises MaintenanceError if upkeep in the
         background failed since the last call.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.set("a", 1, ttl=3600)
+        >>> d.expire()
+        0
         """
         store = self._opened()
         keeper_of(store).raise_error()

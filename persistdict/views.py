@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from persistdict.entries import Entries
 from persistdict.errors import Unsupported
 from persistdict.keys import KeyBytes, KeyCodec
-from persistdict.spans import KEPT_FROM, OUTSIDE, Span, head_of, space_head
+from persistdict.spans import KEPT_FROM, OUTSIDE, Span, space_head
 
 __all__ = ["Prefixed", "Spaces", "View"]
 
@@ -173,14 +173,15 @@ class Spaces(Prefixed[K, V]):
         return View(self, "space", (name,), _SpaceKeys(self._keys, head), Span(head, head + b"\xff"))
 
     def spaces(self) -> list[str]:
-        """The names of the spaces that hold anything, the shortest first. Cost: a look into each."""
-        found = []
-        span = Span(OUTSIDE, KEPT_FROM)
-        while (item := next(self._store.scan(values=False, by_key=True, span=span), None)) is not None:
-            head = head_of(item.kb)
-            found.append(head[2:].decode("utf-8", "surrogatepass"))
-            span = Span(head + b"\xff", KEPT_FROM)
-        return found
+        """The names of the spaces that hold anything, the shortest first. Cost: a look into each.
+
+        >>> from persistdict import PersistDict
+        >>> d = PersistDict("memory://")
+        >>> d.space("users")["ann"] = 1
+        >>> d.spaces()
+        ['users']
+        """
+        return self._names_in(Span(OUTSIDE, KEPT_FROM))
 
 
 def _made_by(owner: Any, verb: str, arguments: tuple[Any, ...]) -> Any:
