@@ -28,6 +28,7 @@ from strategies import (
 
 from persistdict import DecodeError, KeyTypeError, MismatchError, PersistDict
 from persistdict.keys import DIGEST_SIZE, KeyCodec, crop, key_digest
+from persistdict.spans import Span
 from persistdict.stores.lmdb.rows import LARGE_VALUE
 
 CODEC = KeyCodec()
@@ -650,7 +651,8 @@ def test_scans_by_key_give_exactly_the_range_in_order(limit, tmp_path):
         @examples(150)
         @given(bounds, bounds, st.booleans(), st.booleans())
         def run(start, stop, reverse, values):
-            found = d._store.scan(by_key=True, start=start, stop=stop, reverse=reverse, values=values)
+            span = Span(b"" if start is None else start, b"\xff" if stop is None else stop)
+            found = d._store.scan(by_key=True, span=span, reverse=reverse, values=values)
             expected = [kb for kb in kbs if (start is None or kb >= start) and (stop is None or kb < stop)]
             assert [record.kb for record in found] == (expected[::-1] if reverse else expected)
 
@@ -668,9 +670,9 @@ def test_a_scan_by_key_over_many_batches_gives_every_entry_once_in_order(limit, 
         kbs = sorted(CODEC.encode(key)[0] for key in keys)
         assert [record.kb for record in d._store.scan(by_key=True)] == kbs
         assert [record.kb for record in d._store.scan(by_key=True, reverse=True)] == kbs[::-1]
-        start, stop = kbs[300], kbs[1500]
-        assert [record.kb for record in d._store.scan(by_key=True, start=start, stop=stop)] == kbs[300:1500]
-        backwards = d._store.scan(by_key=True, start=start, stop=stop, reverse=True)
+        span = Span(kbs[300], kbs[1500])
+        assert [record.kb for record in d._store.scan(by_key=True, span=span)] == kbs[300:1500]
+        backwards = d._store.scan(by_key=True, span=span, reverse=True)
         assert [record.kb for record in backwards] == kbs[300:1500][::-1]
 
 
