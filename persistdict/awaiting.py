@@ -73,10 +73,18 @@ async def _compute(making: Making, factory: Callable[[], Any]) -> Any:
     token = aboard.set((*aboard.get(), making.flight))
     try:
         making.begin()
-        value = factory() if is_async(factory) else await asyncio.to_thread(factory)
+        value = factory() if is_async(factory) else await asyncio.to_thread(_called, factory)
         return await value if inspect.isawaitable(value) else value
     finally:
         aboard.reset(token)
+
+
+def _called(factory: Callable[[], Any]) -> Any:
+    """What a factory returns. A StopIteration, which no future can carry, becomes a RuntimeError."""
+    try:
+        return factory()
+    except StopIteration as error:
+        raise RuntimeError("a StopIteration came out of a factory") from error
 
 
 async def _obtain(making: Making) -> Outcome | None:
@@ -131,9 +139,13 @@ class _Told:
 
     def work(self) -> None:
         """Call it."""
-        result, failed = None, None
+        result: Any = None
+        failed: BaseException | None = None
         try:
             result = self._call()
+        except StopIteration as error:  # which no future can carry
+            failed = RuntimeError("a StopIteration came out of a factory or cache_if")
+            failed.__cause__ = error
         except BaseException as error:
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more

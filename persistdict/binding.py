@@ -23,8 +23,14 @@ def name_of_function(function: Any) -> str:
         raise ValueError(f"a {type(function).__qualname__} has no name that its entries could be found by; give name=")
     if name.endswith("<lambda>"):
         raise ValueError("all lambdas have the same name, and would get each other's results; give name= or key=")
+    bound_to = getattr(function, "__self__", None)
+    if bound_to is not None and not inspect.ismodule(bound_to):
+        raise ValueError(
+            f"{name} is bound to a {type(bound_to).__qualname__}, of which there may be others; give name= or key=, or "
+            "memoize the method in its class"
+        )
     code = getattr(function, "__code__", None)
-    outer = set(code.co_freevars) - {"__class__", function.__name__} if code is not None and "<locals>" in name else ()
+    outer = set(code.co_freevars) - {"__class__", function.__name__} if code is not None else ()
     if outer:
         raise ValueError(
             f"{name} uses variables of the function around it ({', '.join(sorted(outer))}), so two of that name may do "

@@ -33,7 +33,7 @@ from persistdict.codecs import SafeCodec
 from persistdict.errors import KeyTypeError, ValueTypeError
 from persistdict.keys import KeyCodec
 
-__all__ = ["Canonical", "digest", "full_name"]
+__all__ = ["Canonical", "digest", "field_names", "full_name"]
 
 SIZE = 16  # bytes of a digest
 PLAIN = frozenset((str, bytes, int, float, bool, type(None)))
@@ -61,16 +61,27 @@ def _text(data: bytes) -> bytes:
     return _length(len(data)) + data
 
 
+def field_names(cls: type) -> tuple[str, ...] | None:
+    """The names of the fields of a dataclass or a named tuple; None for others, and for what only derives from one."""
+    if "__dataclass_fields__" in vars(cls):
+        from dataclasses import fields
+
+        return tuple(field.name for field in fields(cls))
+    return vars(cls).get("_fields") if issubclass(cls, tuple) else None
+
+
 class Canonical:
     """Turns values into bytes.
 
     Args:
         codec: for the types that have no way of their own here.
         typed: whether 1, 1.0 and True, and set and frozenset, are to be told apart.
+        truth: whether True is to be told from 1.
     """
 
-    def __init__(self, codec: SafeCodec, typed: bool = False) -> None:
+    def __init__(self, codec: SafeCodec, typed: bool = False, truth: bool = False) -> None:
         self._codec, self._typed = codec, typed
+        self._told = (int, float, bool) if typed else (bool,) if truth else ()
         self._ways: dict[type, Callable[[Any], bytes]] = {
             list: lambda value: self._many(b"L", map(self._encode, value)),
             tuple: lambda value: self._many(b"T", map(self._encode, value)),
@@ -92,8 +103,7 @@ class Canonical:
         cls = type(value)
         if cls in PLAIN:
             data = b"K" + _text(_key(value)[0])
-            typed = self._typed and cls in (int, float, bool)
-            return b"Y" + _text(cls.__name__.encode()) + data if typed else data
+            return b"Y" + _text(cls.__name__.encode()) + data if cls in self._told else data
         way = self._ways.get(cls)
         return self._other(value, cls) if way is None else way(value)
 
@@ -114,8 +124,8 @@ class Canonical:
         if isinstance(value, enum.Enum):
             member = str(value.value) if isinstance(value, enum.Flag) else value.name
             return b"E" + name + _text(member.encode())
-        fields: Any = getattr(cls, "__dataclass_fields__", None) or getattr(cls, "_fields", None)
-        if fields is not None and (issubclass(cls, tuple) or hasattr(cls, "__dataclass_fields__")):
+        fields = field_names(cls)
+        if fields is not None:
             return self._many(b"O" + name, self._pairs((field, getattr(value, field)) for field in fields))
         tag, blob = self._codec.encode(value)
         return b"X" + bytes((tag,)) + _text(blob)

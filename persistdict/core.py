@@ -77,7 +77,7 @@ class Core(Openable[K, V]):
     def _in_transaction(self) -> bool:
         """Whether this thread has a transaction of the dictionary."""
         store: Any = self._store
-        return isinstance(store, Routed) and store.mine()
+        return isinstance(store, Routed) and store.mine() is not None
 
     def _kept_as(self, kb: bytes) -> Any:
         """Under what the front keeps the key of these bytes."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from persistdict.core import MISSING, Core
-from persistdict.making import Making, Terms, cost_key, is_due
+from persistdict.errors import TransactionError
+from persistdict.making import Making, Terms, alone_aboard, cost_key, is_due
 from persistdict.options import number, seconds
-from persistdict.records import ANY
+from persistdict.records import ABSENT, ANY
 from persistdict.tags import label_of
 
-__all__ = ["Creation"]
+__all__ = ["Creation", "raise_in_transaction"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -123,30 +124,38 @@ class Creation(Core[K, V]):
         )
 
     def _get_or_create(self, key: Any, factory: Any, terms: Terms) -> Any:
-        found = self._find(key, terms)
-        if found is None and self._in_transaction():
-            return self._make_within(key, factory, terms)
-        if found is None:
-            return self._making(key, terms).run(factory)
-        value, making = found
-        return value if making is None else making.run_unless_busy(factory, value)
+        return self._made(self._find(key, terms), key, factory, terms)
 
-    def _make_within(self, key: Any, factory: Any, terms: Terms) -> Any:
+    def _made(self, found: tuple[Any, Making | None] | None, key: Any, factory: Any, terms: Terms) -> Any:
+        """What was found, or made where it was not, or is due."""
+        within = self._in_transaction()
+        if found is None:
+            return self._make_within(key, factory, terms) if within else self._making(key, terms).run(factory)
+        value, making = found
+        return value if making is None or within else making.run_unless_busy(factory, value)
+
+    def _make_within(self, key: Any, factory: Any, terms: Terms, anew: bool = False) -> Any:
         """Make a value within a transaction, of which nobody else may see anything."""
-        value = factory()
-        if terms.cache_if is None or terms.cache_if(value):
-            kept_as, kb, hint = self._locate(key)
-            encoded = self._codec.encode(value)
-            self._write(
-                lambda: self._put(kb, hint, *encoded, terms.ttl, ANY, terms.label),
-                lambda front, receipt: front.wrote_many(receipt.id, [kept_as]),
-            )
-        return value
+        kept_as, kb, hint = self._locate(key)
+        with alone_aboard((self._store.shared, kb)):
+            value = factory()
+        if terms.cache_if is not None and not terms.cache_if(value):
+            return value
+        encoded = self._codec.encode(value)
+        receipt = self._write(
+            lambda: self._put(kb, hint, *encoded, terms.ttl, ANY if anew else ABSENT, terms.label),
+            lambda front, receipt: front.wrote_many(receipt.id, [kept_as]),
+        )
+        return value if receipt is not None else self[key]  # type: ignore[index]
 
     async def _aget_or_create(self, key: Any, factory: Any, terms: Terms) -> Any:
+        return await self._amade(self._find(key, terms), key, factory, terms)
+
+    async def _amade(self, found: tuple[Any, Making | None] | None, key: Any, factory: Any, terms: Terms) -> Any:
         from persistdict import awaiting  # with asyncio, which who comes here has loaded
 
-        found = self._find(key, terms)
+        if self._in_transaction():
+            raise_in_transaction()
         if found is None:
             return await awaiting.run(self._making(key, terms), factory)
         value, making = found
@@ -177,3 +186,8 @@ class Creation(Core[K, V]):
     def _draw(self) -> float:
         """A number above 0 and up to 1, at random."""
         return 1.0 - random.random()
+
+
+def raise_in_transaction() -> NoReturn:
+    """Refuse what would go on beyond an await."""
+    raise TransactionError("this goes across an await, which a transaction cannot; use get_or_create in it")

@@ -16,18 +16,19 @@ import math
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from persistdict.core import Core
 from persistdict.errors import NestedFactoryError, StillComputingError, ValueTypeError
-from persistdict.flights import Flight, aboard, board, land
+from persistdict.flights import Flight, Place, aboard, board, land
 from persistdict.keys import key_digest
 from persistdict.leases import Lease
 from persistdict.spans import COST
 from persistdict.store import ABSENT, Capability, Condition, Record, Transaction
 
-__all__ = ["Making", "Terms", "cost_key", "is_due", "pauses"]
+__all__ = ["Making", "Terms", "alone_aboard", "cost_key", "is_due", "pauses"]
 
 TAG = 0  # of no codec
 _DOUBLE = struct.Struct("<d")
@@ -67,6 +68,22 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, LONGEST)
 
 
+@contextmanager
+def alone_aboard(place: Place) -> Iterator[None]:
+    """A flight of which nobody else knows. Raises NestedFactoryError within one to the same place."""
+    if any(flight.place == place for flight in aboard.get()):
+        raise NestedFactoryError(_nested(place[1]))
+    token = aboard.set((*aboard.get(), Flight(place)))
+    try:
+        yield
+    finally:
+        aboard.reset(token)
+
+
+def _nested(kb: bytes) -> str:
+    return f"the factory for key {key_digest(kb)} asked for that key itself; let it compute the value"
+
+
 class Making:
     """One call's part in making a value.
 
@@ -103,9 +120,7 @@ class Making:
         """Whether this call flies. If not, `flight` is to be waited for."""
         flies = self.board_unless_busy()
         if not flies and self.flight in aboard.get():
-            raise NestedFactoryError(
-                f"the factory for key {key_digest(self.kb)} asked for that key itself; let it compute the value"
-            )
+            raise NestedFactoryError(_nested(self.kb))
         return flies
 
     def board_unless_busy(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, ca
 
 from persistdict.binding import Binding, is_async
 from persistdict.canonical import PLAIN, Canonical, digest
-from persistdict.creation import Creation
+from persistdict.creation import Creation, raise_in_transaction
 from persistdict.errors import KeyTypeError, Unsupported
 from persistdict.making import Terms
 from persistdict.spans import Span
@@ -107,25 +107,13 @@ class Memoized(Generic[P, R]):
         if self._is_async:
             return self._acall(key, args, kwargs)
         found = None if self._is_plain else self._home._find(key, self._plan.terms)
-        compute = partial(self._compute, args, kwargs)
-        if found is None:
-            next(self._misses)
-            return self._home._making(key, self._plan.terms).run(compute)
-        next(self._hits)
-        value, making = found
-        return value if making is None else making.run_unless_busy(compute, value)
+        next(self._misses if found is None else self._hits)
+        return self._home._made(found, key, partial(self._compute, args, kwargs), self._plan.terms)
 
     async def _acall(self, key: Any, args: Any, kwargs: Any) -> Any:
-        from persistdict import awaiting  # with asyncio, which who comes here has loaded
-
         found = self._home._find(key, self._plan.terms)
-        compute = partial(self._acompute, args, kwargs)
-        if found is None:
-            next(self._misses)
-            return await awaiting.run(self._home._making(key, self._plan.terms), compute)
-        next(self._hits)
-        value, making = found
-        return value if making is None else await awaiting.run_unless_busy(making, compute, value)
+        next(self._misses if found is None else self._hits)
+        return await self._home._amade(found, key, partial(self._acompute, args, kwargs), self._plan.terms)
 
     def _compute(self, args: Any, kwargs: Any) -> Any:
         value = self.__wrapped__(*args, **kwargs)
@@ -184,9 +172,11 @@ class Memoized(Generic[P, R]):
         the entry meanwhile by other means, that value stays and is returned. Raises as `get_or_create` does.
         """
         key = self._key(args, kwargs)
-        if self._home._in_transaction() and not self._is_async:
+        if self._home._in_transaction():
+            if self._is_async:
+                raise_in_transaction()
             compute = partial(self._compute, args, kwargs)
-            return self._home._make_within(key, compute, self._plan.terms)  # type: ignore[no-any-return]
+            return self._home._make_within(key, compute, self._plan.terms, anew=True)  # type: ignore[no-any-return]
         making = self._home._making(key, self._plan.terms, anew=True)
         if self._is_async:
             return cast(R, _refresh(making, partial(self._acompute, args, kwargs)))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from persistdict.errors import ImmutableError, ReadOnlyError
 from persistdict.records import ABSENT, ANY, Condition, Receipt, Record, Transaction
 from persistdict.routing import Routed
 from persistdict.spans import ALL, KEPT_FROM, Span
 
-__all__ = ["IMMUTABLE", "MODES", "Appending", "Reading", "bare_store"]
+__all__ = ["IMMUTABLE", "MODES", "Appending", "Reading", "bare_store", "refuse_to_write"]
 
 T = TypeVar("T")
 
@@ -39,9 +39,7 @@ class Reading(_Guarded):
 
     def put(self, *_: Any, **__: Any) -> Any:
         """Raises ReadOnlyError; so do all that change entries."""
-        raise ReadOnlyError(
-            errno.EROFS, 'the dictionary was opened with mode="r"; nothing was changed', self.bare.place
-        )
+        refuse_to_write(self.bare.place)
 
     delete = update = evict = put
 
@@ -168,6 +166,11 @@ class _Appending(Transaction):
 
     def id(self) -> int:
         return self._txn.id()
+
+
+def refuse_to_write(place: str) -> NoReturn:
+    """Raise ReadOnlyError."""
+    raise ReadOnlyError(errno.EROFS, 'the dictionary was opened with mode="r"; nothing was changed', place)
 
 
 def _refusal(place: str) -> ImmutableError:

@@ -149,7 +149,7 @@ class Openable(Generic[K, V]):
         upkeep in the background failed and nobody was told yet.
         """
         store, finalizer = self._store, self._finalizer
-        if isinstance(store, Routed):
+        if isinstance(store, Routed) and store.is_used():
             raise TransactionError("a transaction is under way; close the dictionary after its end")
         if isinstance(store, Unopened):
             self._store = CLOSED

@@ -168,7 +168,7 @@ def number(option: str, value: Any, at_least: float | None = None, more_than: fl
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{option} must be a number, not {type(value).__qualname__}")
     if not value < float("inf") or (at_least is not None and value < at_least):
-        raise ValueError(f"{option} must be a finite number of at least {at_least}")
+        raise ValueError(f"{option} must be a finite number" + ("" if at_least is None else f" of at least {at_least}"))
     if more_than is not None and value <= more_than:
         raise ValueError(f"{option} must be more than {more_than}")
     return float(value)

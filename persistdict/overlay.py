@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from persistdict.errors import ConflictError, TransactionError
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 NEVER_VALID = -2  # the id of a reader; copies are made at -1, which is none either
 NEVER = float("inf")
+_versions = itertools.count(-1, -1)  # of all transactions of the process: a version stands for one write only
 
 
 class _Moment:
@@ -56,7 +57,6 @@ class Overlay:
         self.reads: dict[bytes, Condition] = {}
         self.cleared: list[Span] = []
         self.settings: dict[str, str] = {}
-        self._versions: Iterator[int] = bare._versions if isinstance(bare, Overlay) else itertools.count(-1, -1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.bare, name)
@@ -110,11 +110,11 @@ class Overlay:
         return next(self.scan(values=False, span=span), None) is not None
 
     def count(self, span: Span = ALL) -> int:
-        if self.cleared:
+        if any(each.start < span.stop and span.start < each.stop for each in self.cleared):
             return sum(1 for _ in self.scan(values=False, span=span))
         written = [kb for kb in self.writes if kb in span]
         total: int = self.bare.count(span) - sum(self.bare.contains(kb) for kb in written)
-        return total + len(self._above(written))
+        return total + sum(self.look(kb, note=False) is not None for kb in written)
 
     def info(self) -> dict[str, str]:
         return {**self.bare.info(), **self.settings}
@@ -125,36 +125,47 @@ class Overlay:
         """As of the store. What is gone through is not looked at again at the end."""
         items = self.bare.scan(reverse=reverse, values=values, by_key=by_key, span=span)
         if by_key:
-            written = [kb for kb in self.writes if kb in span]
-            above = sorted(self._above(written), key=_kb_of, reverse=reverse)
-            return heapq.merge(self._below(items), above, key=_kb_of, reverse=reverse)
-        above = self._above([kb for kb in self.created if kb in span])
-        below = self._below(items, overwritten=True)
-        return itertools.chain(above[::-1], below) if reverse else itertools.chain(below, above)
+            written = sorted((kb for kb in self.writes if kb in span), reverse=reverse)
+            return heapq.merge(self._below(items, written), self._above(written), key=_kb_of, reverse=reverse)
+        created = [kb for kb in self.created if kb in span]
+        above = self._above(created[::-1] if reverse else created)
+        below = self._below(items, created)
+        return itertools.chain(above, below) if reverse else itertools.chain(below, above)
 
     def labelled(self, label: bytes) -> Iterator[Item]:
         """As of the store; what this transaction has written comes last."""
         written = [kb for kb, record in self.writes.items() if record is not None and record.label == label]
-        return itertools.chain(self._below(self.bare.labelled(label)), self._above(written))
+        below = (item for item in self._below(self.bare.labelled(label), written) if self._has_label(item.kb, label))
+        return itertools.chain(below, self._above(written))
+
+    def _has_label(self, kb: bytes, label: bytes) -> bool:
+        """Whether an entry that has a label below has it still."""
+        record = self.writes.get(kb)
+        return record is None or record.label == label
 
     def labels(self) -> list[bytes]:
         """The labels of the store, some of which may not be in use any more, and of what was written."""
         written = {record.label for record in self.writes.values() if record is not None and record.label}
         return sorted({*self.bare.labels(), *written})
 
-    def _below(self, items: Iterator[Item], overwritten: bool = False) -> Iterator[Item]:
-        """What is below and still there; also what was overwritten in its place, if asked."""
+    def _below(self, items: Iterator[Item], elsewhere: Iterable[bytes]) -> Iterator[Item]:
+        """What is below, as it is now; but what comes elsewhere, or was made anew meanwhile."""
+        others = set(elsewhere)
         for item in items:
             self.check()
             if item.kb in self.writes:
-                if overwritten and item.kb not in self.created:
+                if item.kb not in others and item.kb not in self.created:
                     yield from self._above([item.kb])
             elif not any(item.kb in span for span in self.cleared):
                 yield item
 
-    def _above(self, kbs: list[bytes]) -> list[Item]:
-        """What was written under these keys."""
-        return [Item(*record[:4]) for kb in kbs if (record := self.look(kb, note=False)) is not None]
+    def _above(self, kbs: Iterable[bytes]) -> Iterator[Item]:
+        """What was written under these keys, as it is now."""
+        for kb in kbs:
+            self.check()
+            record = self.look(kb, note=False)
+            if record is not None:
+                yield Item(*record[:4])
 
     # Writing
 
@@ -165,7 +176,7 @@ class Overlay:
         before = self.look(kb, note=when is not ANY)
         if not holds(when, before and before.version):
             return None
-        now, version = self.bare.clock(), next(self._versions)
+        now, version = self.bare.clock(), next(_versions)
         deadline = None if ttl is None else now + ttl
         if ttl == KEPT:
             deadline = None if before is None else before.deadline
@@ -173,7 +184,7 @@ class Overlay:
         if before is not None:
             seq, ctime, hint = before.seq, before.ctime, before.hint
         else:
-            again = kb in self.writes or any(kb in span for span in self.cleared)
+            again = self._was_removed(kb)
             self.created.pop(kb, None)  # it is the last now
             self.created[kb] = again
         idle = NEVER if self.bare.idle is None or kb >= KEPT_FROM else now + self.bare.idle
@@ -181,6 +192,10 @@ class Overlay:
         end = None if ends == NEVER else ends
         self.writes[kb] = Record(kb, hint, tag, blob, seq, version, ctime, now, now, end, label, deadline)
         return Receipt(seq, version, end, -1)
+
+    def _was_removed(self, kb: bytes) -> bool:
+        """Whether an entry below may have been removed here."""
+        return kb in self.writes or any(kb in span for span in self.cleared)
 
     def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
         record = self.look(kb)
@@ -219,7 +234,8 @@ class Overlay:
         for kb, record in other.writes.items():
             if record is None or kb in other.created:
                 self.created.pop(kb, None)
-        self.created.update(other.created)
+        for kb, again in other.created.items():
+            self.created[kb] = again or self._was_removed(kb)
         self.writes.update(other.writes)
         self.settings.update(other.settings)
 
@@ -237,6 +253,11 @@ class Overlay:
                 raise ConflictError(
                     "somebody else has changed what this transaction has read; nothing was written: do it again"
                 )
+
+    def forgive(self, versions: Callable[[list[bytes]], list[Record | None]]) -> None:
+        """Ask no more for what is gone: it was evicted to make room for what was written here."""
+        gone = [kb for kb, record in zip(self.reads, versions(list(self.reads)), strict=True) if record is None]
+        self.reads = {kb: version for kb, version in self.reads.items() if kb not in set(gone)}
 
     def apply(self, txn: Transaction) -> int:
         """Bring the writes into a transaction of the store, if what was read is still so. Gives its id."""

@@ -130,8 +130,8 @@ class QueueCore:
 
         Within a transaction it does not wait: what others do then would only be in conflict with it.
         """
-        if block and timeout is not None and timeout < 0:
-            raise ValueError("timeout must not be negative")
+        if block and timeout is not None and not timeout >= 0:
+            raise ValueError("timeout must be seconds, and not negative")
         end = float("inf") if timeout is None else time.monotonic() + timeout
         found = attempt()
         if found is not MISSING or not block or self._root._in_transaction():
@@ -201,8 +201,10 @@ class QueueCore:
 
     def _take(self) -> Any:
         """Take the item that comes next; MISSING if there is none."""
+        within, ahead = self._root._in_transaction(), dict[tuple[bytes, int], Any]()
         while True:
-            ahead = self._ahead
+            if not within:  # what a transaction takes may come back
+                ahead = self._ahead
 
             def work(txn: Transaction, state: State, ahead: dict[Any, Any] = ahead) -> Any:
                 self._rows.return_over(txn, state, self._now())
@@ -221,15 +223,17 @@ class QueueCore:
             if found is MISSING:
                 return MISSING
             if found is not _AGAIN:
-                self._read(found)
+                ahead = self._read(found)
+                if not within:
+                    self._ahead = ahead
 
     def _next_width(self) -> int:
         """How far to read ahead now. Other threads may change both numbers in between."""
         width = self._width // 2 if 0 < 2 * self._used < self._width else 2 * self._width
         return max(1, min(width, FAR_AHEAD))
 
-    def _read(self, found: list[Ready]) -> None:
-        """Decode what comes next, up to what cannot be decoded. Raises if that is the first."""
+    def _read(self, found: list[Ready]) -> dict[tuple[bytes, int], Any]:
+        """What comes next decoded, up to what cannot be decoded. Raises if that is the first."""
         ahead: dict[tuple[bytes, int], Any] = {}
         for ready in found:
             try:
@@ -238,7 +242,8 @@ class QueueCore:
                 if not ahead:
                     raise
                 break
-        self._width, self._used, self._ahead = self._next_width(), 0, ahead
+        self._width, self._used = self._next_width(), 0
+        return ahead
 
     def _first(self) -> Ready | None:
         """What comes next."""
@@ -248,6 +253,11 @@ class QueueCore:
             found = self._rows.upcoming(txn, state)
             return _AGAIN if state.damage else found
 
+        found = self._look(work)
+        return found[0] if found else None
+
+    def _look(self, work: Callable[[Transaction, State], Any]) -> Any:
+        """What `work` finds; also where nothing can be written."""
         store = None
         while True:
             try:
@@ -258,7 +268,7 @@ class QueueCore:
                 store = Overlay(self._root._store)  # what this changes is nowhere else
                 continue
             if found is not _AGAIN:
-                return found[0] if found else None
+                return found
 
     def _hand_out(self, length: float, many: int = 1) -> list[tuple[Ready, Lease]]:
         """Hand out some of the items that come next, for so many seconds."""

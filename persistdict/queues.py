@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from persistdict.core import MISSING, Core
-from persistdict.errors import Unsupported
+from persistdict.errors import TransactionError, Unsupported
 from persistdict.jobs import Job
 from persistdict.options import number
 from persistdict.queueerrors import QueueEmptyError, QueueFullError
@@ -45,6 +45,8 @@ class PersistQueue(Moves):
         head, limit = queue_head(name), root._options.key_size_limit
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(map(repr, ORDERS))}")
+        if not isinstance(maxsize, int):
+            raise TypeError(f"maxsize must be an int, not {type(maxsize).__qualname__}")
         if isinstance(maxsize, bool) or maxsize >= NEVER:
             raise ValueError("maxsize must be a number of items, or 0 for no limit")
         if len(head) + ROOM > limit:
@@ -92,10 +94,14 @@ class PersistQueue(Moves):
         (1, 1, False, True)
         """
         state = self._state()
-        if state is not None and state.is_due(self._now()):
-            self._run(lambda txn, state: self._rows.return_over(txn, state, self._now()))
-            state = self._state()
-        return 0 if state is None else state.ready
+        if state is None or not state.is_due(self._now()):
+            return 0 if state is None else state.ready
+
+        def work(txn: Transaction, state: State) -> int:
+            self._rows.return_over(txn, state, self._now())
+            return state.ready
+
+        return int(self._look(work))
 
     def __len__(self) -> int:
         return self.qsize()
@@ -175,7 +181,8 @@ class PersistQueue(Moves):
         Args:
             block: wait while there is none; else raise at once.
             timeout: seconds to wait; None for as long as it takes.
-            lease: seconds for which the item is handed out; None to remove it at once.
+            lease: seconds for which the item is handed out; None to remove it at once. Not in a transaction, whose end
+                removes the item, or not, with all that it writes; nor does that wait, for others or for room.
 
         Returns the item; with a lease a Job, whose `item` it is.
 
@@ -190,6 +197,8 @@ class PersistQueue(Moves):
         ...     print(job.item)
         b
         """
+        if lease is not None and self._root._in_transaction():
+            raise TransactionError("a lease begins when it is written; get an item without one in a transaction")
         attempt = self._take if lease is None else partial(self._get_job, number("lease", lease, more_than=0))
         found = self._wait_until("get", attempt, self._may_get, block, timeout)
         if found is MISSING:
@@ -272,6 +281,8 @@ class PersistQueue(Moves):
         handed out again.
         """
         attempt = lambda: MISSING if self.unfinished_tasks else None  # noqa: E731
+        if self._root._in_transaction():
+            raise TransactionError("a transaction cannot wait for others; join the queue before or after it")
         self._wait_until("join", attempt, lambda state: state.unfinished == 0)
 
     def clear(self) -> None:

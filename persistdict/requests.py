@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from persistdict.canonical import Canonical, digest, full_name
+from persistdict.canonical import Canonical, digest, field_names, full_name
 from persistdict.codecs import SafeCodec
 from persistdict.errors import KeyTypeError
 
@@ -28,9 +28,6 @@ LEFT_OUT: Mapping[str, str] = MappingProxyType(
     {
         "api_key": _SECRET,
         "authorization": _SECRET,
-        "headers": _SECRET,
-        "extra_headers": _SECRET,
-        "default_headers": _SECRET,
         "organization": _ACCOUNT,
         "project": _ACCOUNT,
         "user": _ACCOUNT,
@@ -58,12 +55,16 @@ LEFT_OUT: Mapping[str, str] = MappingProxyType(
 )
 """The parameters that `make_key` leaves out, each with the reason."""
 
+_HEADERS = frozenset(("headers", "extra_headers", "default_headers"))
+_LEFT_OUT_HEADERS = frozenset(("authorization", "cookie", "user-agent", "idempotency-key", "content-length", "date"))
+_PLAIN_ITEMS = frozenset(("message", "function_call", "function_call_output", "human", "ai", "system", "tool"))
+
 _CALL_IDS = frozenset(("tool_call_id", "tool_use_id", "call_id"))
 _CALLS = frozenset(("tool_calls", "invalid_tool_calls"))
 _CALL_BLOCKS = frozenset(("tool_use", "server_tool_use", "mcp_tool_use", "tool_call"))
 _ABOUT = frozenset(("response_metadata", "usage_metadata", "artifact"))  # of LangChain's messages; not sent
 _BASES: tuple[Any, ...] = (str, bool, int, float, bytes)  # what their subclasses count as
-_canonical = Canonical(SafeCodec())
+_canonical = Canonical(SafeCodec(), truth=True)
 
 
 def make_key(model: str, messages: Any, *, sample: int = 0, **params: Any) -> tuple[str, str]:
@@ -73,12 +74,13 @@ def make_key(model: str, messages: Any, *, sample: int = 0, **params: Any) -> tu
     whatever else is given, but not those of `persistdict.requests.LEFT_OUT` (credentials, transport, accounting), those
     whose name ends in api_key, and those that are None.
 
-    - Dicts are equal in any order, lists are equal to tuples, 1 to 1.0, a member of an Enum to its value.
+    - Dicts are equal in any order, lists are equal to tuples, 1 to 1.0 (not to True), a member of an Enum to its value.
     - Objects with `model_dump` (pydantic, and so the messages of LangChain and the OpenAI client) or `dict` count as
       the dict that these return, with the name of their class unless it has a "role" or a "type"; dataclasses likewise.
       A pydantic class counts as its name and its JSON schema.
-    - Of a message, what is None is left out, and what tells how it came about: its "id" (unless its "type" is
-      "item_reference"), "response_metadata", "usage_metadata", "artifact".
+    - Of a message, what is None is left out, and what tells how it came about: "response_metadata", "usage_metadata",
+      "artifact", and its "id" if it has a "role" or is a plain message or call: elsewhere that may say what is meant.
+    - Of headers, those are left out that tell who asks: authorization, keys, tokens, cookies, user-agent.
     - The ids of tool calls are drawn anew in every run. They are numbered in the order in which they appear, so that
       which result belongs to which call is in the key, and the ids are not.
     - The same conversation in the form of another library has another key.
@@ -108,7 +110,7 @@ def make_key(model: str, messages: Any, *, sample: int = 0, **params: Any) -> tu
     parts = [b"L", _canonical.encode(RULES), _encoded("messages", messages, _Conversation().normal), b"L"]
     for name in sorted(params):
         if params[name] is not None and name not in LEFT_OUT and not name.endswith("api_key"):
-            parts += [_canonical.encode(name), _encoded(name, params[name], _plain)]
+            parts += [_canonical.encode(name), _encoded(name, params[name], _headers if name in _HEADERS else _plain)]
     parts += [b".", _canonical.encode(sample), b"."]
     return str(model), digest(b"".join(parts))
 
@@ -144,11 +146,21 @@ def _plain(value: Any) -> Any:
     return plain if "role" in plain or "type" in plain else ["object", full_name(type(value)), plain]
 
 
+def _headers(headers: Any) -> Any:
+    """Headers, by their names in lower case, without those that tell who asks."""
+    plain = _plain(headers)
+    if not isinstance(plain, dict):
+        return plain
+    named = {str(name).lower(): value for name, value in plain.items()}
+    secret = ("api-key", "api_key", "token", "request-id")
+    return {name: it for name, it in named.items() if name not in _LEFT_OUT_HEADERS and not name.endswith(secret)}
+
+
 def _dumped(value: Any) -> Mapping[Any, Any] | None:
     """The fields of an object; None if it has none that are known."""
-    fields = getattr(type(value), "__dataclass_fields__", None)
-    if fields is not None:
-        return {name: getattr(value, name) for name in fields}
+    names = field_names(type(value))
+    if names is not None:
+        return {name: getattr(value, name) for name in names}
     for name in ("model_dump", "dict"):
         dump = getattr(value, name, None)
         if callable(dump):
@@ -172,7 +184,8 @@ class _Conversation:
     def _message(self, message: Any) -> Any:
         if not isinstance(message, dict):
             return message
-        dropped = _ABOUT if message.get("type") == "item_reference" else {*_ABOUT, "id"}
+        named = "role" in message or message.get("type") in _PLAIN_ITEMS
+        dropped = {*_ABOUT, "id"} if named else _ABOUT  # elsewhere an id may say which thing is meant
         kept = {name: value for name, value in message.items() if value is not None and name not in dropped}
         return {name: self._part(name, kept[name]) for name in sorted(kept, key=str)}
 

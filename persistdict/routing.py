@@ -6,17 +6,16 @@ writes undone by it. So a use of the dictionary is refused if the function that 
 callers; and so is the end, if the function has an await or yield behind the beginning that it may have passed.
 """
 
-from __future__ import annotations
-
 import sys
+from functools import lru_cache
 from threading import get_ident
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from persistdict.errors import TransactionError
 from persistdict.overlay import Overlay
 
-__all__ = ["Beginning", "Routed"]
+__all__ = ["Beginning", "Opened", "Routed"]
 
 _SUSPENDABLE = 0x20 | 0x80 | 0x100 | 0x200  # flags of the code of generators, coroutines and both
 _POINTS = ("YIELD_VALUE", "YIELD_FROM")
@@ -54,6 +53,7 @@ class Beginning:
         self._frame = None
 
 
+@lru_cache(maxsize=256)
 def _points(code: CodeType) -> list[int]:
     """Where a function may be suspended."""
     import dis
@@ -61,26 +61,54 @@ def _points(code: CodeType) -> list[int]:
     return [step.offset for step in dis.get_instructions(code) if step.opname in _POINTS]
 
 
+class Opened(NamedTuple):
+    """A transaction that was begun: a weak reference to its `with`, and that around it in the same thread."""
+
+    block: Any
+    overlay: Overlay
+    beginning: Beginning
+    outer: Any
+
+
 class Routed:
     """Stands for a store while there are transactions.
 
     Attributes:
         bare: the store.
-        open: the transactions, by their threads; changed under the dictionary's write lock.
+        open: the transactions, by their threads; the last one of each, which knows those around it.
     """
 
     def __init__(self, bare: Any) -> None:
         self.bare = bare
-        self.open: dict[int, tuple[Overlay, Beginning]] = {}
+        self.open: dict[int, Opened] = {}
 
     def __getattr__(self, name: str) -> Any:
-        mine = self.open.get(get_ident())
+        mine = self.mine()
         if mine is None:
             return getattr(self.bare, name)
-        overlay, beginning = mine
-        beginning.check()
-        return getattr(overlay, name)
+        mine.beginning.check()
+        return getattr(mine.overlay, name)
 
-    def mine(self) -> bool:
-        """Whether this thread has a transaction."""
-        return get_ident() in self.open
+    def mine(self) -> Opened | None:
+        """The transaction of this thread."""
+        return self.of(get_ident())
+
+    def of(self, thread: int) -> Opened | None:
+        """The transaction of a thread. One whose `with` is gone, by a signal that interrupted its end, is forgotten."""
+        opened = known = self.open.get(thread)
+        while opened is not None and opened.block() is None:
+            opened = opened.outer
+        if opened is not known:
+            self.set(thread, opened)
+        return opened
+
+    def set(self, thread: int, opened: Opened | None) -> None:
+        """Have a thread in this transaction; in none."""
+        if opened is None:
+            self.open.pop(thread, None)
+        else:
+            self.open[thread] = opened
+
+    def is_used(self) -> bool:
+        """Whether there is any transaction."""
+        return any(self.of(thread) is not None for thread in list(self.open))

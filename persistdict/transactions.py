@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import weakref
 from contextlib import AbstractContextManager
 from functools import partial
 from threading import get_ident
@@ -16,7 +17,7 @@ from persistdict.errors import TransactionError
 from persistdict.front import Front
 from persistdict.overlay import Overlay
 from persistdict.queueing import Queueing
-from persistdict.routing import Beginning, Routed
+from persistdict.routing import Beginning, Opened, Routed
 from persistdict.views import Spaces, View
 
 __all__ = ["Transacted", "Transactions"]
@@ -44,7 +45,8 @@ class Transactions(Queueing[K, V], Spaces[K, V]):
         A transaction within one is a part of it: if it raises, what it has done is undone, and the outer one may go on.
 
         It belongs to the thread and to the function that begins it: across `await` or `yield` it is refused, with
-        TransactionError. What is not of the store, such as counts in `stats`, is not undone.
+        TransactionError. What is not of the store, such as counts in `stats`, is not undone. A version that is seen or
+        given in it (`get_versioned`, `replace`) is one of this transaction if it has written the entry.
 
         It is one commit, as durable as other writes: with `durability="commit"`, when the `with` is left. Cost: the
         writes are kept in memory until then.
@@ -93,71 +95,87 @@ class Transacted(Transactions[K, V], View[K, V]):
 
 
 class _Block:
-    """The `with` of a transaction."""
+    """The `with` of a transaction.
 
-    _overlay: Overlay
+    It ends in any case: by `__exit__`; if a signal interrupts that, or comes before the block has begun, when Python
+    lets go of this object, which is at once, as only the `with` refers to it: then the turn is given back, and the
+    routing finds that it is gone.
+    """
+
+    _overlay: Overlay | None = None
+    _outer: Opened | None
     _beginning: Beginning
-    _outer: tuple[Overlay, Beginning] | None
-    _pid: int
-    _turn: contextlib.ExitStack
+    _pid = _thread = 0
 
     def __init__(self, owner: Transactions[Any, Any]) -> None:
         self._owner, self._root = owner, owner._root
+        self._turn = contextlib.ExitStack()
 
     # Without annotations: what decorates functions must not put a frame of its own between this and the caller's.
     def __enter__(self):  # type: ignore[no-untyped-def]
-        root, me = self._root, get_ident()
-        self._beginning, self._pid = Beginning(sys._getframe(1)), os.getpid()
-        routed = root._store
-        self._outer = routed.open.get(me) if isinstance(routed, Routed) else None
-        with contextlib.ExitStack() as stack:
+        root = self._root
+        try:
+            self._beginning, self._pid, self._thread = Beginning(sys._getframe(1)), os.getpid(), get_ident()
+            routed = root._store
+            self._outer = routed.of(self._thread) if isinstance(routed, Routed) else None
             if self._outer is None:
-                stack.enter_context(root._opened().turn())
+                self._turn.enter_context(root._opened().turn())
             else:
-                self._outer[1].check()
+                self._outer.beginning.check()
             with root._write_lock:
                 routed = root._store
                 if not isinstance(routed, Routed):
                     routed = root._store = Routed(routed)
-                self._overlay = Overlay(routed.bare if self._outer is None else self._outer[0])
-                routed.open[me] = self._overlay, self._beginning
-            self._turn = stack.pop_all()
-        return Transacted(self._owner, routed, self._overlay)
+                self._overlay = Overlay(routed.bare if self._outer is None else self._outer.overlay)
+                routed.set(self._thread, Opened(weakref.ref(self), self._overlay, self._beginning, self._outer))
+            return Transacted(self._owner, routed, self._overlay)
+        except BaseException:
+            self._end()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._turn:
-            try:
-                self._leave()
-                if kind is None:
-                    self._finish()
-            finally:
+        try:
+            overlay = self._leave()
+            if kind is None and overlay is not None:
+                self._finish(overlay)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Let go of everything. May be called again."""
+        try:
+            self._leave()
+        finally:
+            self._turn.close()
+            if self._pid:
                 self._beginning.forget()
 
-    def _leave(self) -> None:
-        """Have this thread speak to the store again, or to the transaction around this one."""
-        root, me = self._root, get_ident()
-        self._overlay.over = True
+    def _leave(self) -> Overlay | None:
+        """Have the thread speak to the store again, or to the transaction around this one. None if it does."""
+        root, overlay = self._root, self._overlay
+        if overlay is None:
+            return None
+        overlay.over = True
         with root._write_lock:
             routed = root._store
-            if not isinstance(routed, Routed):
-                return  # in a forked child
-            if self._outer is not None:
-                routed.open[me] = self._outer
-                return
-            routed.open.pop(me, None)
-            if not routed.open:
-                root._store = routed.bare
+            mine = routed.of(self._thread) if isinstance(routed, Routed) else None
+            if mine is not None and mine.overlay is overlay:
+                routed.set(self._thread, self._outer)
+                if not routed.is_used():
+                    root._store = routed.bare
+        self._overlay = None
+        return overlay
 
-    def _finish(self) -> None:
+    def _finish(self, overlay: Overlay) -> None:
         if os.getpid() != self._pid:
             raise TransactionError("the process was forked within a transaction, which only the parent may end")
         self._beginning.check()
         if self._outer is not None:
-            self._outer[0].adopt(self._overlay)
+            self._outer.overlay.adopt(overlay)
         else:
-            _commit(self._root, self._overlay)
+            _commit(self._root, overlay)
 
 
 def _commit(root: Any, overlay: Overlay) -> None:
@@ -178,7 +196,9 @@ def _commit(root: Any, overlay: Overlay) -> None:
 
     def change() -> int:
         if root._bounds is not None:
+            overlay.verify_reads(root._store.get_many)
             root._bounds.make_room([len(kb) + len(blob) for kb, blob in pairs], partial(_replaced, root, overlay))
+            overlay.forgive(root._store.get_many)
         commit: int = root._store.update(overlay.apply, size=weight, whole=whole)
         return commit
 

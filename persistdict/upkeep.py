@@ -9,9 +9,11 @@ from typing import TypeVar
 
 from persistdict.core import Core
 from persistdict.maintenance import keeper_of
+from persistdict.modes import refuse_to_write
 from persistdict.options import number
 from persistdict.reports import Quarantined, Report
 from persistdict.statistics import Stats
+from persistdict.store import Store
 from persistdict.tasks import Pass, expire_all, run_round
 
 __all__ = ["Upkeep"]
@@ -22,6 +24,13 @@ V = TypeVar("V")
 
 class Upkeep(Core[K, V]):
     """The part of a dictionary that looks after its store."""
+
+    def _writable(self) -> Store:
+        """The store itself. Raises ReadOnlyError if this handle only reads."""
+        store = self._opened()
+        if self._mode == "r":
+            refuse_to_write(store.place)
+        return store
 
     def expire(self) -> int:
         """Remove all entries that are over, now. Returns how many.
@@ -35,7 +44,7 @@ class Upkeep(Core[K, V]):
         >>> d.expire()
         0
         """
-        store = self._opened()
+        store = self._writable()
         keeper_of(store).raise_error()
         return expire_all(store)
 
@@ -54,7 +63,7 @@ class Upkeep(Core[K, V]):
         Returns whether nothing is left to do. Raises what goes wrong, CorruptEntryError if damage is found, and
         MaintenanceError if upkeep in the background failed since the last call.
         """
-        store = self._opened()
+        store = self._writable()
         end = float("inf") if seconds is None else time.monotonic() + number("seconds", seconds, at_least=0)
         keeper = keeper_of(store)
         keeper.raise_error()
@@ -68,9 +77,11 @@ class Upkeep(Core[K, V]):
         """Make durable what was written before, through whatever handle or process; and note the access times.
 
         Raises StoreError or DiskFullError if that fails: then it is all still there, and is tried again. Raises
-        MaintenanceError if upkeep in the background failed since the last call.
+        MaintenanceError if upkeep in the background failed since the last call. With mode="r" it does nothing.
         """
         store = self._opened()
+        if self._mode == "r":
+            return
         store.sync()
         keeper_of(store).raise_error(synced=True)
         store.flush_touched(store.clock())
@@ -137,7 +148,7 @@ class Upkeep(Core[K, V]):
         Raises BusyError, which names a process that has it open, DiskFullError, StoreError; then nothing was changed.
         Unsupported for a dictionary in memory, and on Windows (open a backup instead).
         """
-        return self._opened().compact(number("timeout", timeout, at_least=0))
+        return self._writable().compact(number("timeout", timeout, at_least=0))
 
     def verify(
         self,
@@ -167,7 +178,7 @@ class Upkeep(Core[K, V]):
 
         Raises CorruptStoreError if the recent writes, which override the rest, cannot be read.
         """
-        store = self._opened()
+        store = self._writable() if repair else self._opened()
         report = store.verify(repair=repair, pages=pages, resume=resume, progress=progress)
         if report.quarantined:
             names = ", ".join(sorted({fault.name for fault in report.faults})[:20])

@@ -944,3 +944,16 @@ def test_nobody_sees_who_is_computing(opened):
 
     assert d.get_or_create("k", look, ttl=60, early=1.0) == 1
     assert len(d) <= 10
+
+
+@pytest.mark.parametrize("way", ["factory", "cache_if"])
+def test_a_stop_iteration_hangs_nobody(opened, way):
+    d, nothing = opened(), iter(())
+
+    async def main():
+        terms = {"cache_if": lambda value: next(nothing)} if way == "cache_if" else {}
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await d.aget_or_create("k", (lambda: next(nothing)) if way == "factory" else (lambda: 1), **terms)
+        return await asyncio.wait_for(d.aget_or_create("k", lambda: 2), LONG)
+
+    assert asyncio.run(main()) == 2

@@ -672,3 +672,64 @@ def test_type_checkers_see_the_function_itself(tmp_path):
     errors = [line.partition("error: ")[2] for line in done.stdout.splitlines() if "error:" in line]
     assert len(errors) == 5, done.stdout  # of them refresh has two: a is missing, and b is of a wrong type
     assert all("arg" in error or "Missing" in error for error in errors)
+
+
+class Scaled:
+    """Has a method, a class method, and one that is wrapped."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def times(self, x):
+        return self.factor * x
+
+    @classmethod
+    def who(cls):
+        return cls.__name__
+
+
+def scaled_by(factor):
+    def decorate(function):
+        @functools.wraps(function)
+        def wrapped(x):
+            return factor * function(x)
+
+        return wrapped
+
+    return decorate
+
+
+def unscaled(x):
+    return x
+
+
+def test_what_has_more_to_it_than_its_name_needs_another(opened):
+    """A bound method has its object, and a function that is wrapped what its wrapper uses."""
+    d = opened()
+    for function in (Scaled(1).times, Scaled.who, scaled_by(2)(unscaled)):
+        with pytest.raises(ValueError, match="name="):
+            d.memoize(function)
+    twice, thrice = (d.memoize(name=f"times {n}")(scaled_by(n)(unscaled)) for n in (2, 3))
+    assert (twice(5), thrice(5)) == (10, 15)
+
+
+@dataclasses.dataclass
+class Seeded:
+    x: int
+    seed: dataclasses.InitVar[int] = 0
+
+
+class Tagged(Seeded):
+    """Has more than its fields."""
+
+
+def test_dataclasses_count_by_their_fields(opened):
+    d = opened()
+
+    @d.memoize(name="f")
+    def f(point):
+        return point.x
+
+    assert (f(Seeded(1, seed=5)), f(Seeded(1)), f.cache_info().computed) == (1, 1, 1)
+    with pytest.raises(TypeError, match="point"):
+        f(Tagged(1))

@@ -7,6 +7,7 @@ import pytest
 from drivers.running import answer_of, in_child
 
 from persistdict import ABSENT, DELETE, ImmutableError, MismatchError, OpenError, PersistDict, ReadOnlyError
+from persistdict.testing import Clock
 
 QUIET = {"background_thread": "disabled"}
 
@@ -251,3 +252,20 @@ def test_a_mode_survives_backup_and_salvage(tmp_path):
             d["k"] = 1
             with pytest.raises(ImmutableError):
                 d["k"] = 2
+
+
+def test_upkeep_through_a_handle_that_reads_changes_nothing(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", **QUIET, clock=clock) as d:
+        d.set("over", 1, ttl=5)
+        d["k"] = 1
+        d.flush()
+        clock.now += 10
+        with PersistDict(tmp_path / "d", mode="r", clock=clock) as reader:
+            for act in (reader.expire, reader.maintain, reader.compact, lambda: reader.verify(repair=True)):
+                with pytest.raises(ReadOnlyError, match='mode="r"'):
+                    act()
+            reader.flush()
+            assert reader.verify().ok
+            assert dict(reader) == {"k": 1}
+        assert d.expire() == 1

@@ -36,6 +36,7 @@ from persistdict import (
     ReadOnlyError,
     SafeCodec,
     TooLargeError,
+    TransactionError,
     Unsupported,
     ValueTypeError,
     queuerows,
@@ -1343,3 +1344,51 @@ def test_queues_in_a_dictionary_that_keeps_its_entries(tmp_path):
                 reader.queue("q").get()
         assert q.get() == 2
         q.clear()
+
+
+def test_what_a_transaction_took_and_gave_back_is_taken_by_nobody_else(opened):
+    """Neither its own items that never were, nor those that others have read ahead."""
+    d = opened()
+    q = d.queue("lifo", order="lifo")
+    with pytest.raises(RuntimeError, match="no"), d.transaction():
+        q.put_many(["A", "B"])
+        assert q.get() == "B"
+        raise RuntimeError("no")
+    with d.transaction():
+        q.put("C")
+        assert q.get() == "C"
+    f = d.queue("fifo")
+    f.put_many(range(8))
+    assert f.get() == 0
+    with pytest.raises(RuntimeError, match="no"), d.transaction():
+        assert [f.get(), f.get()] == [1, 2]
+        raise RuntimeError("no")
+    assert [f.get() for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
+    for use in (lambda: f.get(lease=5), f.join):
+        f.put(9)
+        with pytest.raises(TransactionError), d.transaction():
+            use()
+    assert f.qsize() == 2
+
+
+def test_a_queue_is_counted_where_nothing_is_written(tmp_path):
+    clock = Clock()
+    with PersistDict(tmp_path / "d", background_thread="disabled", clock=clock) as d:
+        d.queue("q").put(1)
+        d.queue("q").get(lease=5)
+        with PersistDict(tmp_path / "d", mode="r", clock=clock) as reader:
+            q = reader.queue("q")
+            assert (q.qsize(), q.empty()) == (0, True)
+            clock.now += 10
+            assert (q.qsize(), q.empty(), q.peek()) == (1, False, 1)
+
+
+def test_options_that_are_none_are_named(opened):
+    d = opened()
+    for wrong in (1.5, "x"):
+        with pytest.raises(TypeError):
+            d.queue("q", maxsize=wrong)
+    with pytest.raises(ValueError, match="finite"):
+        d.queue("q").get(lease=float("inf"))
+    with pytest.raises(ValueError, match="timeout"):
+        d.queue("q").get(timeout=float("nan"))

@@ -93,7 +93,7 @@ def test_how_a_request_is_written_makes_none():
         [{**message, "name": None, "id": f"msg_{n}"} for n, message in enumerate(QUESTION)],
     ):
         assert make_key("m", messages, temperature=1.0, tools=(TOOL,), stop=("a", "b"), seed=None) == key
-    assert make_key(model="m", messages=QUESTION, stop=("a", "b"), tools=[TOOL], temperature=True) == key
+    assert make_key(model="m", messages=QUESTION, stop=("a", "b"), tools=[TOOL], temperature=True) != key
     explicit = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     assert make_key("m", QUESTION, tools=[explicit]) != make_key("m", QUESTION, tools=[TOOL]), "None within a schema"
 
@@ -240,3 +240,21 @@ def test_what_is_unknown_is_refused():
 
 def test_the_documentation_names_what_is_left_out():
     assert "LEFT_OUT" in inspect.getdoc(make_key)
+
+
+def test_what_changes_the_answer_changes_the_key():
+    """An id that says what is meant, True in place of 1, and headers that switch something on."""
+
+    def edit(which):
+        return [{"role": "user", "content": "edit it"}, {"type": "image_generation_call", "id": which}]
+
+    ask = [{"role": "user", "content": "Why?"}]
+    assert make_key("m", edit("ig_1")) != make_key("m", edit("ig_2"))
+    assert make_key("m", ask, strict=True) != make_key("m", ask, strict=1)
+    assert make_key("m", ask, n=1) == make_key("m", ask, n=1.0)
+    plain = make_key("m", ask)
+    assert make_key("m", ask, extra_headers={"beta": "x"}) != plain
+    first, second = ({"Beta": "x", "Authorization": f"Bearer {who}", "X-Api-Key": who} for who in "ab")
+    assert make_key("m", ask, extra_headers=first) == make_key("m", ask, extra_headers=second)
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{}"}
+    assert make_key("m", [*ask, call]) == make_key("m", [*ask, {**call, "id": "fc_2"}])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
 import random
@@ -18,6 +19,7 @@ from persistdict import (
     BusyError,
     ConflictError,
     FullError,
+    NestedFactoryError,
     NestedWriteError,
     PersistDict,
     TransactionError,
@@ -447,7 +449,7 @@ def test_who_waits_too_long_is_told(tmp_path):
         assert "did not finish a transaction" in answer_of(*in_child(in_another_process))
         with (
             PersistDict(tmp_path / "d", **QUIET) as other,
-            pytest.raises(NestedWriteError, match="another handle"),
+            pytest.raises(NestedWriteError, match="by another handle"),
             other.transaction(),
         ):
             pass
@@ -685,3 +687,188 @@ def test_processes_that_are_killed_leave_whole_transactions(tmp_path):
             assert len(d) == 2 + 600 * len(many)
         assert d["there"] > rounds
         assert d.verify().ok
+
+
+# What a review has found
+
+
+def test_a_version_of_one_transaction_is_never_that_of_another(opened):
+    d = opened()
+    with contextlib.suppress(Rollback), d.transaction() as t:
+        t["a"] = "never"
+        version = t.get_versioned("a").version
+        raise Rollback
+    with d.transaction() as t:
+        t["a"] = "kept"
+        assert t.replace("a", "overwritten", if_version=version) is None
+    assert d["a"] == "kept"
+
+
+@pytest.mark.parametrize("point", ["turn", "Routed", "Overlay", "Transacted", "_leave", "_finish", "_end"])
+def test_whatever_a_signal_interrupts_the_transaction_ends(opened, monkeypatch, point):
+    """Where it begins and where it ends: then nothing is written, or everything, and the next one goes on."""
+    from persistdict import transactions
+
+    d, other = opened(), opened()
+    d["k"] = "before"
+    interrupted = []
+
+    def interrupting(function):
+        def wrapped(*args, **kwargs):
+            if not interrupted:
+                interrupted.append(point)
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patched:
+        if point == "turn":
+            patched.setattr(d._store, "turn", interrupting(d._store.turn))
+        elif point.startswith("_"):
+            patched.setattr(transactions._Block, point, interrupting(getattr(transactions._Block, point)))
+        else:
+            made = getattr(transactions, point)
+            patched.setattr(made, "__init__", interrupting(made.__init__))
+        with pytest.raises(KeyboardInterrupt), d.transaction() as t:
+            t["k"] = "within"
+    gc.collect()
+    d["late"] = 1
+    assert other.get("late") == 1
+    assert d["k"] == other["k"] == ("within" if point == "_end" else "before")
+    with other.transaction() as t:
+        t["next"] = 1
+    with d.transaction() as t:
+        t["own"] = 1
+    assert d["next"] == other["own"] == 1
+
+
+def test_signals_at_any_moment_leave_no_transaction_open(tmp_path):
+    """A timer raises KeyboardInterrupt somewhere in short transactions, again and again."""
+    with PersistDict(tmp_path / "d", **QUIET) as d, PersistDict(tmp_path / "d", **QUIET) as other:
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGVTALRM, interrupt)
+        rng = random.Random(3)
+        stopped = 0
+        try:
+            for number in range(150):
+                try:
+                    signal.setitimer(signal.ITIMER_VIRTUAL, rng.uniform(0.00005, 0.002))
+                    for _ in range(1000):
+                        with d.transaction() as t:
+                            t["a"] = t["b"] = number
+                except KeyboardInterrupt:
+                    stopped += 1
+                finally:
+                    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                d["after"] = number
+                assert other["after"] == number, "it went into a transaction that had ended"
+                assert other.get("a") == other.get("b")
+        finally:
+            signal.signal(signal.SIGVTALRM, before)
+        assert stopped > 100
+        with other.transaction() as t:
+            t["a"] = "the turn is free"
+
+
+def test_a_generator_that_another_thread_ends_gives_the_turn_back(d):
+    def numbers():
+        with d.transaction() as t:
+            t["k"] = 1
+            yield 1
+
+    going = numbers()
+    in_thread(lambda: next(going))
+    in_thread(going.close)
+    with d.transaction() as t:
+        t["k"] = 2
+    assert in_thread(lambda: d.__setitem__("late", 1)) is None
+    assert dict(d) == {"k": 2, "late": 1}
+
+
+def test_what_is_removed_and_written_again_in_bulk_comes_last(d):
+    d.update({"a": 1, "b": 2, 1: "int"})
+    with d.transaction() as t:
+        del t["a"]
+        t.update(a=9)
+        del t[1]
+        t.update({True: "bool"})
+        assert list(map(repr, t)) == ["'b'", "'a'", "True"]
+    assert list(map(repr, d)) == ["'b'", "'a'", "True"]
+
+
+@pytest.mark.parametrize("way", ["iter", "range", "tagged", "reversed"])
+def test_what_is_overwritten_meanwhile_is_visited_once(d, way):
+    d.set_many({number: number for number in range(6)}, tag="t")
+    with d.transaction() as t:
+        t.set(2, "x", tag="t")
+        ways = {"iter": lambda: t, "range": t.range, "tagged": lambda: t.tagged("t"), "reversed": lambda: reversed(t)}
+        seen = []
+        for key in ways[way]():
+            seen.append(key)
+            for other in (key - 1, key + 1):
+                if 0 <= other < 6:
+                    t.set(other, "x", tag="t")
+    assert sorted(seen) == list(range(6))
+
+
+def test_room_that_is_made_at_the_end_is_no_conflict(tmp_path):
+    with PersistDict(tmp_path / "d", **QUIET, max_entries=50) as d:
+        for number in range(60):
+            d[number] = number
+        for number in range(100, 160):
+            with d.transaction() as t:
+                assert all(t.get(key, key) == key for key in list(t)[:10])
+                t[number] = number
+        assert len(d) <= 50
+        with PersistDict(tmp_path / "d", **QUIET) as other, pytest.raises(ConflictError), d.transaction() as t:
+            first = next(iter(t))
+            assert t[first] == first
+            del other[first]
+            t["new"] = 1
+        assert "new" not in d
+
+
+def test_what_is_made_in_a_transaction_is_seen_by_nobody_else(d):
+    """By a memoized function too; and nobody waits for anybody."""
+    calls = []
+
+    @d.memoize(name="f")
+    def f(number):
+        calls.append(number)
+        return d["x"] + number
+
+    @d.memoize(name="g")
+    async def g(number):
+        return number
+
+    d["x"] = 1
+    with contextlib.suppress(Rollback), d.transaction() as t:
+        t["x"] = 100
+        assert (f(1), f(1)) == (101, 101)
+        assert in_thread(lambda: f(2)) == 3
+        raise Rollback
+    assert f(1) == 2
+    assert calls == [1, 2, 1]
+
+    async def main(make):
+        with d.transaction():
+            await make()
+
+    for make in (lambda: g(1), lambda: g.refresh(1), lambda: d.aget_or_create("k", lambda: 1)):
+        with pytest.raises(TransactionError):
+            asyncio.run(main(make))
+    assert "k" not in d
+    with d.transaction() as t:
+
+        def factory():
+            t["k"] = "newer"
+            return "computed"
+
+        assert t.get_or_create("k", factory) == "newer"
+        with pytest.raises(NestedFactoryError):
+            t.get_or_create("r", lambda: t.get_or_create("r", lambda: 1))
+    assert d["k"] == "newer"

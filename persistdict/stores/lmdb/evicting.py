@@ -19,6 +19,7 @@ from persistdict.stores.lmdb.recent import RESERVED
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
 from persistdict.stores.lmdb.totals import kept_total, pages_of, total_size
 from persistdict.stores.lmdb.walk import beyond, stretches
+from persistdict.turn import Wish
 
 __all__ = ["Evicting"]
 
@@ -86,12 +87,13 @@ class Evicting(Durable, Evictable):
     @contextmanager
     def turn(self) -> Iterator[None]:
         env = self.env
-        env.turn.take(self.timeout, self.place)
+        wish = Wish()
         try:
+            env.turn.take(wish, self.timeout, self.place)
             with self._alone(TRANSACTION, self.timeout, "did not finish a transaction"):
                 yield
         finally:
-            env.turn.give()
+            env.turn.give(wish)
 
     @contextmanager
     def _alone(self, byte: int, timeout: float, what: str) -> Iterator[None]:
@@ -107,7 +109,8 @@ class Evicting(Durable, Evictable):
             yield
         finally:
             if os.getpid() == process:
-                free()
+                with suppress(OSError):  # the file was closed meanwhile, and the lock went with it
+                    free()
 
     def evict(self, batch: list[Access], *, unless: str = "used") -> Usage:
         env = self.env

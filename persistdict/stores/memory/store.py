@@ -26,6 +26,7 @@ from persistdict.store import (
 )
 from persistdict.stores.memory.entries import Row, entries_named
 from persistdict.stores.memory.transaction import MemoryTransaction
+from persistdict.turn import Wish
 
 __all__ = ["MemoryStore"]
 
@@ -223,12 +224,12 @@ class MemoryStore(Store):
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        turn = self._entries.turn
-        turn.take(TIMEOUT, self.place)
+        turn, wish = self._entries.turn, Wish()
         try:
+            turn.take(wish, TIMEOUT, self.place)
             yield
         finally:
-            turn.give()
+            turn.give(wish)
 
     # Upkeep
 
@@ -317,7 +318,6 @@ class MemoryStore(Store):
         return [], None
 
     def sizes(self) -> Sizes:
-        """The bytes of keys and values; looks at all of them."""
         self._check_open()
         with self._entries.lock:
             return Sizes(sum(len(kb) + len(row.hint) + len(row.blob) for kb, row in self._entries.rows.items()))
