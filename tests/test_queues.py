@@ -333,7 +333,7 @@ def test_who_waits_is_woken_at_once_within_a_process(opened, monkeypatch, verb):
 
 def test_threads_get_everything_once(opened):
     """Four put and four get, through two handles, with a bound; an end for each getter."""
-    queues = [opened().queue("q", 10), opened().queue("q")]
+    queues = [opened().queue("q", 10), opened().queue("q", 10)]  # whoever puts first sets the size
     each = 150
 
     def produce(number):
