@@ -256,8 +256,9 @@ class Overlay:
 
     def forgive(self, versions: Callable[[list[bytes]], list[Record | None]]) -> None:
         """Ask no more for what is gone: it was evicted to make room for what was written here."""
-        gone = [kb for kb, record in zip(self.reads, versions(list(self.reads)), strict=True) if record is None]
-        self.reads = {kb: version for kb, version in self.reads.items() if kb not in set(gone)}
+        now = versions(list(self.reads))
+        reads = zip(self.reads.items(), now, strict=True)
+        self.reads = {kb: version for (kb, version), record in reads if record is not None or version is ABSENT}
 
     def apply(self, txn: Transaction) -> int:
         """Bring the writes into a transaction of the store, if what was read is still so. Gives its id."""

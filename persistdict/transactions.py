@@ -197,8 +197,10 @@ def _commit(root: Any, overlay: Overlay) -> None:
     def change() -> int:
         if root._bounds is not None:
             overlay.verify_reads(root._store.get_many)
+            evicted = root._bounds.evicted
             root._bounds.make_room([len(kb) + len(blob) for kb, blob in pairs], partial(_replaced, root, overlay))
-            overlay.forgive(root._store.get_many)
+            if root._bounds.evicted != evicted:
+                overlay.forgive(root._store.get_many)
         commit: int = root._store.update(overlay.apply, size=weight, whole=whole)
         return commit
 

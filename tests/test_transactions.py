@@ -25,6 +25,7 @@ from persistdict import (
     TransactionError,
     ValueTypeError,
 )
+from persistdict.overlay import Overlay
 from persistdict.testing import Clock
 
 QUIET = {"background_thread": "disabled"}
@@ -832,6 +833,31 @@ def test_room_that_is_made_at_the_end_is_no_conflict(tmp_path):
             del other[first]
             t["new"] = 1
         assert "new" not in d
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("what", ["made", "changed"])
+def test_what_others_do_while_room_is_made_is_a_conflict(tmp_path, monkeypatch, what, full):
+    """Whether anything was evicted for the transaction or not."""
+    with PersistDict(tmp_path / "d", **QUIET, max_entries=50) as d, PersistDict(tmp_path / "d", **QUIET) as other:
+        for number in range(50 if full else 10):
+            d[number] = "old"
+        last = next(reversed(d))
+        asked, name = (Overlay, "forgive") if full else (d._bounds, "make_room")  # what comes last before the end
+        really = getattr(asked, name)
+
+        def meanwhile(*args):
+            really(*args)
+            other["key" if what == "made" else last] = "theirs"
+
+        with pytest.raises(ConflictError), d.transaction() as t:
+            assert t.add("key", "mine")
+            assert t[last] == "old"
+            t.update(dict.fromkeys(range(100, 103)))
+            monkeypatch.setattr(asked, name, meanwhile)
+        monkeypatch.undo()
+        assert other.get("key") == ("theirs" if what == "made" else None)
+        assert 100 not in d
 
 
 def test_what_is_made_in_a_transaction_is_seen_by_nobody_else(d):
