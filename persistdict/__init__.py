@@ -26,6 +26,7 @@ from persistdict.errors import (
     LeaseLostError,
     MaintenanceError,
     MismatchError,
+    MissingPackageError,
     NestedFactoryError,
     NestedWriteError,
     NotAStoreError,
@@ -36,12 +37,14 @@ from persistdict.errors import (
     StillComputingError,
     StoreError,
     StoreGoneError,
+    TamperedError,
     TargetExistsError,
     TooLargeError,
     TransactionError,
     UnsafePathError,
     Unsupported,
     ValueTypeError,
+    WrongKeyError,
 )
 from persistdict.memoized import CacheInfo, Memoized
 from persistdict.reports import Fault, Quarantined, Report, Salvaged
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
     from persistdict.queueerrors import QueueEmptyError, QueueFullError
     from persistdict.queuemoves import Flushed
     from persistdict.queues import PersistQueue
+    from persistdict.sealing import Trained
+    from persistdict.seals.compression import Lz4, Zlib, Zstd
 
 __version__ = "0.1.0"
 
@@ -81,9 +86,11 @@ __all__ = [
     "Job",
     "KeyTypeError",
     "LeaseLostError",
+    "Lz4",
     "MaintenanceError",
     "Memoized",
     "MismatchError",
+    "MissingPackageError",
     "NestedFactoryError",
     "NestedWriteError",
     "NotAStoreError",
@@ -103,14 +110,19 @@ __all__ = [
     "StillComputingError",
     "StoreError",
     "StoreGoneError",
+    "TamperedError",
     "TargetExistsError",
     "TaskStatus",
     "TooLargeError",
+    "Trained",
     "TransactionError",
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
     "Versioned",
+    "WrongKeyError",
+    "Zlib",
+    "Zstd",
     "make_key",
     "salvage",
 ]
@@ -118,14 +130,18 @@ __all__ = [
 _ROOMS = {
     "Flushed": "queuemoves",
     "Job": "jobs",
+    "Lz4": "seals.compression",
     "PersistQueue": "queues",
     "QueueEmptyError": "queueerrors",
     "QueueFullError": "queueerrors",
+    "Trained": "sealing",
+    "Zlib": "seals.compression",
+    "Zstd": "seals.compression",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """What queues need is imported when it is asked for."""
+    """What queues and seals need is imported when it is asked for."""
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -8,6 +8,7 @@ anew. So a wrong clock that is set right loses nothing, and leaves nothing for e
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Clocks(NamedTuple):
     suspected: float | None
 
 
-class Clocked:
+class Clocked(abc.ABC):  # abstract, so that what stands for a store is one, too
     """The part of a store that knows what time it was."""
 
     clock: Callable[[], float]
@@ -37,7 +38,7 @@ class Clocked:
         """What was noted."""
         return Clocks(None, None)
 
-    def set_clocks(self, clocks: Clocks) -> None:
+    def set_clocks(self, clocks: Clocks) -> None:  # noqa: B027 - most stores need none
         """Note it."""
 
     def rebase(self, budget: int, after: bytes = b"") -> tuple[int, bytes | None]:

@@ -41,13 +41,13 @@ class Core(Openable[K, V]):
         return self._keys_of(self._store.scan(reverse=reverse, values=False, span=self._span))
 
     def _names_in(self, span: Span) -> list[str]:
-        """The names of what lies in a span of heads."""
-        names = []
+        """The names of what lies in a span of heads, the shortest first."""
+        names: list[bytes] = []
         while (item := next(self._store.scan(values=False, by_key=True, span=span), None)) is not None:
             head = head_of(item.kb)
-            names.append(head[2:].decode("utf-8", "surrogatepass"))
+            names.append(head[1:])
             span = Span(head + b"\xff", span.stop)
-        return names
+        return [name[1:].decode("utf-8", "surrogatepass") for name in sorted(names)]
 
     def _labelled(self, label: bytes) -> Iterator[Item]:
         return (item for item in self._store.labelled(label) if item.kb in self._span)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 from persistdict.codecs import Codec
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.options import Options
+from persistdict.sealing import Sealing
 from persistdict.transactions import Transactions
-from persistdict.upkeep import Upkeep
 
 __all__ = ["PersistDict"]
 
@@ -20,7 +20,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class PersistDict(Upkeep[K, V], Transactions[K, V]):
+class PersistDict(Sealing[K, V], Transactions[K, V]):
     """A dictionary on disk that any number of threads, handles and processes share.
 
     It has the whole interface of dict, in order of insertion, and survives the process. A write is atomic, and on the
@@ -72,13 +72,26 @@ class PersistDict(Upkeep[K, V], Transactions[K, V]):
             new dictionary: entries are only ever added, and neither changed nor removed, by whatever handle;
             "write_once": likewise, and to set an entry again to an equal value does nothing. These two are kept in
             the store, and hold for handles that do not ask for them.
+        compression: "zstd", "lz4" or "zlib" for a new dictionary, or `Zstd()`, `Lz4()` or `Zlib()` with options; the
+            first two need a package: pip install persistdict[zstd], persistdict[lz4]. Every value of 64 bytes and more
+            that becomes smaller is stored compressed; others as they are. It never becomes larger than it was.
+        encryption_key: 32 bytes, for a new dictionary of which nothing can be read without them: keys, values, tags
+            and names are encrypted (AES-256-GCM; names by AES-SIV), and what is changed or moved is noticed
+            (TamperedError). Needs a package: pip install persistdict[crypto]. Or a mapping of numbers to keys, for keys
+            that change: the one with the highest number is used for writing, see `reseal`. Or a function that returns
+            any of these. The key is never stored, and not pickled with the handle (a function is). Keys then have no
+            order on the disk: `range` sorts them first, and there are no priority queues. What shows: how many entries
+            there are, how large, and when they were written and read.
+        signing_key: likewise, for a dictionary that everybody can read, but nobody change unnoticed (HMAC-SHA-256).
         clock: tells the time in seconds since the epoch, UTC.
 
     Raises:
         UnsafePathError: if the folder is somebody else's, or a file in it is a link.
         OpenError: if the system refuses, or the folder lies on a network file system.
         NotAStoreError: if the folder holds another kind of database.
-        MismatchError: if the store was made with another codec, key serializer, key_size_limit or mode.
+        MismatchError: if the store was made with another codec, compression, key serializer, key_size_limit or mode.
+        WrongKeyError: if it is sealed with a key that was not given.
+        MissingPackageError: if an option needs a package that is not installed.
         BusyError: if another process was in the way for longer than `timeout`.
         ValueError, TypeError: for impossible options.
 
@@ -119,6 +132,9 @@ class PersistDict(Upkeep[K, V], Transactions[K, V]):
         timeout: float = 60.0,
         network_filesystem: str = "refuse",
         mode: str = "rw",
+        compression: str | Any | None = None,
+        encryption_key: bytes | Mapping[int, bytes] | Callable[[], Any] | None = None,
+        signing_key: bytes | Mapping[int, bytes] | Callable[[], Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._configure(
@@ -126,7 +142,7 @@ class PersistDict(Upkeep[K, V], Transactions[K, V]):
                 database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
                 codec, allow_pickle, ttl, max_bytes, max_entries, eviction, durability, sync_interval, timeout,
-                network_filesystem, mode, clock,
+                network_filesystem, mode, compression, encryption_key, signing_key, clock,
             )
         )  # fmt: skip
         self._open()

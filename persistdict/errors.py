@@ -5,10 +5,10 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
 
     PersistDictError
     |-- opening:  UnsafePathError (PermissionError), NotAStoreError (ValueError), MismatchError (ValueError),
-    |             OpenError (OSError)
+    |             WrongKeyError (ValueError), MissingPackageError (ImportError), OpenError (OSError)
     |-- any time: ClosedError (ValueError), Unsupported (NotImplementedError), StoreError (OSError),
     |             StoreGoneError (StoreError), CorruptStoreError (StoreError)
-    |-- reading:  CorruptEntryError (ValueError), DecodeError (ValueError)
+    |-- reading:  CorruptEntryError (ValueError), TamperedError (CorruptEntryError), DecodeError (ValueError)
     |-- making:   StillComputingError (TimeoutError), NestedFactoryError (RuntimeError)
     |-- writing:  KeyTypeError (TypeError), ValueTypeError (TypeError), DiskFullError (OSError),
     |             ReadOnlyError (PermissionError),
@@ -44,6 +44,7 @@ __all__ = [
     "LeaseLostError",
     "MaintenanceError",
     "MismatchError",
+    "MissingPackageError",
     "NestedFactoryError",
     "NestedWriteError",
     "NotAStoreError",
@@ -54,12 +55,14 @@ __all__ = [
     "StillComputingError",
     "StoreError",
     "StoreGoneError",
+    "TamperedError",
     "TargetExistsError",
     "TooLargeError",
     "TransactionError",
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
+    "WrongKeyError",
 ]
 
 
@@ -80,6 +83,14 @@ class NotAStoreError(PersistDictError, ValueError):
 
 class MismatchError(PersistDictError, ValueError):
     """The store was written with another codec, key serializer or key size limit than the opener asked for."""
+
+
+class WrongKeyError(PersistDictError, ValueError):
+    """The dictionary, or an entry of it, is sealed with a key that was not given. Nothing was changed."""
+
+
+class MissingPackageError(PersistDictError, ImportError):
+    """An option needs a package that is not installed; the message says how to install it."""
 
 
 class OpenError(PersistDictError, OSError):
@@ -124,6 +135,10 @@ class CorruptEntryError(PersistDictError, ValueError):
     """
 
     kb: bytes = b""
+
+
+class TamperedError(CorruptEntryError):
+    """An entry is intact, but not as it was sealed: somebody has changed or moved it. Nothing was deleted."""
 
 
 class DecodeError(PersistDictError, ValueError):

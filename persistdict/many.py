@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from persistdict.core import MISSING, Core
 from persistdict.options import seconds
+from persistdict.spans import INITIALISED
 from persistdict.store import Transaction
 from persistdict.tags import label_of
 
@@ -145,7 +146,7 @@ class Many(Core[K, V]):
         >>> dict(d)
         {'a': 1, 'b': 'string'}
         """
-        encode, ttl, noted = self._codec.encode, self._ttl, "initialised" + self._span.start.hex()
+        encode, ttl, noted = self._codec.encode, self._ttl, INITIALISED + self._span.start.hex()
         encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
 
         def work(txn: Transaction) -> int:

@@ -8,8 +8,9 @@ from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from persistdict.codecs import Codec, SafeCodec, names_agree
-from persistdict.errors import MismatchError, ReadOnlyWarning, TransactionError
+from persistdict.agreement import agree
+from persistdict.codecs import Codec, SafeCodec
+from persistdict.errors import ReadOnlyWarning, TransactionError
 from persistdict.front import Front
 from persistdict.lifecycle import CLOSED, Unopened, close_store, finalizer_of, watch
 from persistdict.log import Log
@@ -19,7 +20,7 @@ from persistdict.options import Options, make_store, seconds
 from persistdict.routing import Routed
 from persistdict.spans import OWN
 from persistdict.statistics import Tally
-from persistdict.store import Store, Transaction
+from persistdict.store import Store
 from persistdict.tasks import Charge
 
 __all__ = ["MISSING", "Openable"]
@@ -69,11 +70,13 @@ class Openable(Generic[K, V]):
             store = make_store(self._options)
             self._tally.follow(store.counts)
             try:
-                self._mode = self._check_names(store)
+                seal = self._options.seal()
+                self._mode = agree(store, self._options, self._codec.name, seal)
+                store, resealing = _sealed(store, seal, self._log)
                 if store.read_only:
                     self._warn_read_only(store)
                 bounds = self._options.make_bounds(store, self._log)
-                self._charge = charge = Charge(store, self._log, bounds)
+                self._charge = charge = Charge(store, self._log, bounds, resealing)
                 if self._mode == "r":
                     pass  # what is to be done is for those that write
                 elif self._options.background_thread is True:
@@ -99,37 +102,6 @@ class Openable(Generic[K, V]):
         if isinstance(self._store, Unopened):
             self._open()
         return cast(Store, bare_store(self._store))
-
-    def _check_names(self, store: Store) -> str:
-        """Keep the names of the codecs in the store, or compare: others would misread what is there. Gives the mode."""
-        asked, mode = {"codec": self._codec.name, "keys": self._options.key_name()}, self._options.mode
-
-        def work(txn: Transaction) -> dict[str, str]:
-            if mode in IMMUTABLE and txn.get_info("codec") is None:
-                txn.set_info("mode", mode)
-            for name, text in asked.items():
-                if txn.get_info(name) is None:
-                    txn.set_info(name, text)
-            return {name: kept for name in (*asked, "mode") if (kept := txn.get_info(name)) is not None}
-
-        stored = store.info()
-        if not asked.keys() <= stored.keys() and mode != "r":
-            stored = store.update(work, whole=True)
-        for name, text in asked.items():
-            if name in stored and not names_agree(stored[name], text):
-                raise MismatchError(
-                    f"{store.place} was written with {name} {stored[name]!r} and must be opened with it, not with "
-                    f"{text!r}; nothing was changed"
-                )
-        kept = stored.get("mode", "rw")
-        if mode in IMMUTABLE and mode != kept:
-            raise MismatchError(f"{store.place} was made with mode={kept!r}, and cannot be opened with {mode!r}")
-        if kept in IMMUTABLE and not self._options.keeps_all:
-            raise MismatchError(
-                f"{store.place} was made with mode={kept!r}, so its entries stay for good: give no ttl, "
-                "expiration_days, max_bytes or max_entries"
-            )
-        return mode if kept == "rw" else kept if mode == "rw" else mode
 
     def _guarded(self, store: Store) -> Any:
         """The store as the mode lets it be used."""
@@ -223,6 +195,17 @@ def _cache(caching: bool | MutableMapping[Any, Any]) -> MutableMapping[Any, Any]
     if isinstance(caching, bool):
         return "lru" if caching else None
     return caching
+
+
+def _sealed(store: Store, asked: Any, log: Log) -> tuple[Store, Any]:
+    """The store behind the seal that was asked for, and what seals its entries anew; None for none."""
+    if asked is None:
+        return store, None
+    from persistdict.seals.resealing import Resealing
+    from persistdict.seals.sealed import Sealed
+
+    sealed: Any = Sealed(store, asked.open(store))
+    return sealed, None if asked.ring is None else Resealing(sealed, log)
 
 
 def _restore(cls: type[S], options: Options) -> S:

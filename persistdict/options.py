@@ -22,6 +22,7 @@ __all__ = ["Options", "make_store", "number", "seconds"]
 
 SECONDS_PER_DAY = 86400.0
 LEAST_BYTES = 1 << 16  # a store takes some pages of 4 KB, however little is in it
+SEALED_NAME = 16  # bytes that an encrypted name is longer
 LONGEST = 1e13  # seconds; a deadline is a number of microseconds in 64 bits
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
@@ -65,6 +66,9 @@ class Options(NamedTuple):
     timeout: float = 60.0
     network_filesystem: str = "refuse"
     mode: str = "rw"
+    compression: Any = None
+    encryption_key: Any = None
+    signing_key: Any = None
     clock: Callable[[], float] = time.time
 
     def checked(self) -> "Options":
@@ -98,7 +102,35 @@ class Options(NamedTuple):
         seconds(self.ttl)
         self._check_bounds()
         self._check_mode()
-        return self._replace(database_path=self.path)
+        return self._with_seals()._replace(database_path=self.path)
+
+    def _with_seals(self) -> "Options":
+        """These options, with keys that nothing shows, and a compression that has its own options."""
+        if self.compression is self.encryption_key is self.signing_key is None:
+            return self
+        from persistdict.seals.compression import compression_of
+        from persistdict.seals.keyring import Keyring
+
+        if self.encryption_key is not None and self.signing_key is not None:
+            raise ValueError("give encryption_key or signing_key, not both: what is encrypted is signed as well")
+        return self._replace(
+            compression=None if self.compression is None else compression_of(self.compression),
+            encryption_key=Keyring.of("encryption_key", self.encryption_key),
+            signing_key=Keyring.of("signing_key", self.signing_key),
+        )
+
+    def seal(self) -> Any:
+        """What the dictionary is to be sealed with; None for nothing."""
+        if self.compression is self.encryption_key is self.signing_key is None:
+            return None
+        from persistdict.seals.seal import Asked
+
+        return Asked(self.compression, self.encryption_key, self.signing_key)
+
+    @property
+    def row_limit(self) -> int:
+        """Keys whose order matters must be shorter, as they are above a seal."""
+        return self.key_size_limit - (SEALED_NAME if self.encryption_key is not None else 0)
 
     def _check_bounds(self) -> None:
         for option, least in (("max_bytes", LEAST_BYTES), ("max_entries", 1)):

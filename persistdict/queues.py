@@ -42,7 +42,7 @@ class PersistQueue(Moves):
     """
 
     def __init__(self, root: Core[Any, Any], name: str, maxsize: int, order: str) -> None:
-        head, limit = queue_head(name), root._options.key_size_limit
+        head, limit = queue_head(name), root._options.row_limit
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(map(repr, ORDERS))}")
         if not isinstance(maxsize, int):
@@ -51,9 +51,11 @@ class PersistQueue(Moves):
             raise ValueError("maxsize must be a number of items, or 0 for no limit")
         if len(head) + ROOM > limit:
             raise Unsupported(
-                f"a queue of a name of {len(head) - 2} bytes needs a key_size_limit of {len(head) + ROOM} or more; it "
-                f"is {limit}"
+                f"a queue of a name of {len(head) - 2} bytes needs a key_size_limit that is larger by "
+                f"{len(head) + ROOM - limit} or more; it is {root._options.key_size_limit}"
             )
+        if order == "priority" and root._options.encryption_key is not None:
+            raise Unsupported("a priority is a part of the order of keys, which are encrypted here; use fifo or lifo")
         store = root._opened()
         if store.capabilities & (needed := Capability.ORDERED | Capability.TRANSACTIONS) != needed:
             raise Unsupported(f"{store.place}: this engine has no transactions, which a queue needs")

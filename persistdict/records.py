@@ -6,6 +6,7 @@ import abc
 import enum
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from persistdict.errors import Unsupported
 from persistdict.spans import ALL, Span
 
 __all__ = [
@@ -142,6 +143,10 @@ class Transaction(abc.ABC):
 
         Raises CorruptEntryError, whose `kb` tells the key, if that entry is damaged.
         """
+
+    def rewrite(self, kb: bytes, hint: bytes, tag: int, blob: bytes) -> bool:
+        """Replace the bytes of an entry; its times, label and place stay. Whether there is one. For `whole` updates."""
+        raise Unsupported("this engine does not rewrite entries")
 
     @abc.abstractmethod
     def get_info(self, name: str) -> str | None:

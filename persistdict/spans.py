@@ -6,6 +6,7 @@ Numbers are on disk: never change or reuse one. Keys of the dictionary itself (k
     queue  := 0xf1 size name row    a row of the queue of that name, see queuerows.py
     lease  := 0xf2 kb               who computes the entry of a key now, see flight.py
     cost   := 0xf3 kb               how long that took the last time, likewise
+    dictionary := 0xf4 number       of zstd, see seals/seal.py
 
 What is kept (from 0xf1 on) is no cache: it is not evicted, and does not end by not being used.
 """
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 __all__ = [
     "ALL",
     "COST",
+    "DICTIONARY",
+    "INITIALISED",
     "KEPT_FROM",
     "LEASE",
     "MAX_NAME",
@@ -28,7 +31,8 @@ __all__ = [
     "space_head",
 ]
 
-OUTSIDE, KEPT_FROM, LEASE, COST = b"\xf0", b"\xf1", b"\xf2", b"\xf3"
+OUTSIDE, KEPT_FROM, LEASE, COST, DICTIONARY = b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4"
+INITIALISED = "initialised"  # and the hexadecimal beginning of the keys that were: a name in the info
 MAX_NAME = 200  # bytes; a head, in hexadecimal, is a key of the info
 
 

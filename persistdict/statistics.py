@@ -8,6 +8,7 @@ who sets it to zero remembers where it stood. What may be slower, larger numbers
 Processes: a forked child goes on with the numbers of its parent, and from then on each counts its own.
 """
 
+import abc
 import sys
 import threading
 import time
@@ -154,7 +155,7 @@ class Counts:
         self.evictions, self.expirations = removed.evictions, removed.expirations
 
 
-class Counted:
+class Counted(abc.ABC):  # abstract as Clocked
     """The part of a store that statistics ask."""
 
     counts: Counts

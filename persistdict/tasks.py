@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from persistdict.clocked import settle_clock
 from persistdict.errors import CorruptEntryError, DiskFullError
@@ -17,7 +18,7 @@ from persistdict.log import Log
 from persistdict.statistics import TaskLog
 from persistdict.store import Store
 
-__all__ = ["Charge", "Pass", "check_all", "expire_all", "purpose_of", "run_eviction", "run_round"]
+__all__ = ["Charge", "Pass", "check_all", "expire_all", "go_on", "purpose_of", "run_eviction", "run_round"]
 
 STEP = 512  # entries that one small transaction looks at
 CHECKED = 128  # rows that one step of the integrity pass looks at
@@ -36,10 +37,11 @@ class Charge:
 
     Attributes:
         expiring, checking: the passes that were begun.
+        resealing: what seals entries with the newest key; None where nothing is sealed with a key.
     """
 
-    def __init__(self, store: Store, log: Log, bounds: Bounds | None) -> None:
-        self.store, self.log, self.bounds = store, log, bounds
+    def __init__(self, store: Store, log: Log, bounds: Bounds | None, resealing: Any = None) -> None:
+        self.store, self.log, self.bounds, self.resealing = store, log, bounds, resealing
         self.expiring, self.checking = Pass(), Pass()
 
 
@@ -109,6 +111,8 @@ def run_round(charge: Charge, tasks: TaskLog, proceed: Callable[[], bool] = go_o
         removed = run("expire", task=lambda: expire_all(store, going, charge.expiring))
         if removed:
             log.info(f"removed {removed} entries that were over")
+    if charge.resealing is not None and charge.resealing.is_due() and going():
+        run("reseal", task=lambda: charge.resealing.go(going))
     if charge.checking.position is not None and going():
         run("check", task=lambda: _check(charge, going))
     return not going.stopped

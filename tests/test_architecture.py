@@ -14,10 +14,12 @@ ROOMS = [
     ["bounded", "clocked"],
     ["front", "store"],
     ["stores.memory", "stores.lmdb", "overlay", "routing", "modes"],
+    ["seals"],
     ["ranking", "eviction"],
     ["tasks", "processes", "leases"],
     ["maintenance"],
     ["options", "rescue", "lifecycle"],
+    ["agreement"],
     ["openable"],
     ["core"],
     ["upkeep", "tags", "making"],
@@ -32,6 +34,7 @@ ROOMS = [
     ["entries"],
     ["views"],
     ["transactions"],
+    ["sealing"],
     ["dictionary"],
     ["__init__", "testing"],
     ["integrations"],
@@ -52,7 +55,7 @@ def modules() -> dict[str, Path]:
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
-        if name not in ("stores", "integrations"):  # empty packages
+        if name not in ("stores", "integrations", "seals"):  # empty packages
             found[name] = path
     return found
 

@@ -207,6 +207,15 @@ class Rows:
         self.store(txn, place, seq, Parsed(tag, 0, version, ctime, now, hint, kb, deadline, blob, label))
         return seq, self.ends(kb, now, deadline)
 
+    def rewrite_in(self, txn: Any, version: int, kb: bytes, hint: bytes, tag: int, blob: bytes) -> bool:
+        """Replace the bytes of an entry, and nothing else of it. Whether there is one that can be read."""
+        place = self.find(txn, kb)
+        if place is None or place.record is None:
+            return False
+        changed = place.record._replace(tag=tag, flags=0, version=version, hint=hint, body=blob)
+        self.store(txn, place, place.slot[0], changed)
+        return True
+
     def store(self, txn: Any, place: Place | None, seq: bytes, record: Parsed) -> None:
         """Write an entry, whose body is the whole value, in the place of what `find` has found."""
         kb = record.kb

@@ -112,6 +112,10 @@ class DirectTransaction(_Counting):
     def first(self, span: Span, *, reverse: bool = False) -> Record | None:
         return first_in(self._rows, None, self._d, span, reverse)
 
+    def rewrite(self, kb: bytes, hint: bytes, tag: int, blob: bytes) -> bool:
+        version = self._number << COUNTER_BITS | self._next()
+        return self._rows.rewrite_in(self._d, version, kb, hint, tag, blob)
+
     def get_info(self, name: str) -> str | None:
         text = self._d.get(name.encode(), None, self._rows.meta)
         return None if text is None else text.decode()

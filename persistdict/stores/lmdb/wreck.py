@@ -30,7 +30,8 @@ from persistdict.stores.lmdb.trees import leaves, look_up, named_trees, order_of
 __all__ = ["FREE", "USED", "Wreck"]
 
 UNKNOWN, USED, FREE = range(3)  # states of pages
-SETTINGS = frozenset((b"format", b"last", b"codec", b"keys", b"key_size_limit", b"initialised", b"mode"))
+SETTINGS = frozenset((b"format", b"last", b"codec", b"keys", b"key_size_limit", b"initialised", b"mode", b"seal",
+                      b"seal salt", b"seal keys", b"seal dictionary"))  # fmt: skip
 
 
 class Wreck:

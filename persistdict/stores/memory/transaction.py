@@ -78,6 +78,16 @@ class MemoryTransaction(Transaction):
         rows[kb] = row
         return Receipt(seq, version, self._store._ends(kb, row), self._id)
 
+    def rewrite(self, kb: bytes, hint: bytes, tag: int, blob: bytes) -> bool:
+        row = self._entries.rows.get(kb)
+        if row is None:
+            return False
+        self._before.setdefault(kb, row)
+        version = self._id << 20 | self._n
+        self._n += 1
+        self._entries.rows[kb] = row._replace(hint=hint, tag=tag, blob=blob, version=version)
+        return True
+
     def delete(self, kb: bytes, *, when: Condition = ANY) -> Record | None:
         record = self.get(kb)
         if record is None or not self._holds(kb, when):
