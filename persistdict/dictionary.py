@@ -73,7 +73,7 @@ class PersistDict(Sealing[K, V], Transactions[K, V]):
             "write_once": likewise, and to set an entry again to an equal value does nothing. These two are kept in
             the store, and hold for handles that do not ask for them.
         compression: "zstd", "lz4" or "zlib" for a new dictionary, or `Zstd()`, `Lz4()` or `Zlib()` with options; the
-            first two need a package: pip install persistdict[zstd], persistdict[lz4]. Every value of 64 bytes and more
+            first two need a package: pip install persistdict[zstd], persistdict[lz4]. Every value of 32 bytes and more
             that becomes smaller is stored compressed; others as they are. It never becomes larger than it was.
         encryption_key: 32 bytes, for a new dictionary of which nothing can be read without them: keys, values, tags
             and names are encrypted (AES-256-GCM; names by AES-SIV), and what is changed or moved is noticed

@@ -59,7 +59,7 @@ class Zlib(Compression):
     def compressor(self, find: Any) -> Any:
         from persistdict.seals.compressors import ZlibCompressor
 
-        return ZlibCompressor(self)
+        return ZlibCompressor(self.number, self.max_size, self.level)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Zstd(Compression):
             from persistdict.seals.zstd import ZstdCompressor
         except ImportError as error:
             raise _missing("zstd", "zstandard") from error
-        return ZstdCompressor(self, find)
+        return ZstdCompressor(self.number, self.max_size, self.level, find)
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ class Lz4(Compression):
             from persistdict.seals.lz4 import Lz4Compressor
         except ImportError as error:
             raise _missing("lz4", "lz4") from error
-        return Lz4Compressor(self)
+        return Lz4Compressor(self.number, self.max_size)
 
 
 COMPRESSIONS = {kind.name: kind for kind in (Zlib, Zstd, Lz4)}
 
 
-def compression_of(given: str | Compression) -> Compression:
+def compression_of(given: Any) -> Compression:
     """What the option means. Raises TypeError or ValueError."""
     if isinstance(given, Compression):
         return given

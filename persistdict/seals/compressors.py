@@ -8,16 +8,15 @@ from __future__ import annotations
 import zlib
 
 from persistdict.errors import DecodeError
-from persistdict.seals.compression import Zlib
 
 __all__ = ["ZlibCompressor", "wrong_size"]
 
 
 class ZlibCompressor:
-    """See `Zlib`."""
+    """See `Zlib` in compression.py."""
 
-    def __init__(self, options: Zlib) -> None:
-        self.number, self.max_size, self._level = options.number, options.max_size, options.level
+    def __init__(self, number: int, max_size: int, level: int) -> None:
+        self.number, self.max_size, self._level = number, max_size, level
 
     def compress(self, data: bytes) -> bytes:
         return zlib.compress(data, self._level)

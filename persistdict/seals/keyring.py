@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["KEY_SIZE", "Keyring", "derive"]
 
 KEY_SIZE = 32  # bytes
-
-Keys = bytes | Mapping[int, bytes]
 
 
 class Keyring:
@@ -24,7 +22,7 @@ class Keyring:
     Raises TypeError or ValueError for what is none of these; what the function raises.
     """
 
-    def __init__(self, option: str, given: Keys | Callable[[], Keys]) -> None:
+    def __init__(self, option: str, given: Any) -> None:
         self._option, self._given = option, given
         keys: Any = given() if callable(given) else given
         self.keys = _checked(option, keys if isinstance(keys, Mapping) else {0: keys})

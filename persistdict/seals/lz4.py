@@ -5,17 +5,16 @@ from __future__ import annotations
 import lz4.block
 
 from persistdict.errors import DecodeError
-from persistdict.seals.compression import Lz4
 from persistdict.seals.compressors import wrong_size
 
 __all__ = ["Lz4Compressor"]
 
 
 class Lz4Compressor:
-    """See `Lz4`."""
+    """See `Lz4` in compression.py."""
 
-    def __init__(self, options: Lz4) -> None:
-        self.number, self.max_size = options.number, options.max_size
+    def __init__(self, number: int, max_size: int) -> None:
+        self.number, self.max_size = number, max_size
 
     def compress(self, data: bytes) -> bytes:
         return bytes(lz4.block.compress(data, store_size=False))

@@ -34,7 +34,7 @@ __all__ = ["SEAL", "Asked", "Seal"]
 
 SEAL, SALT, KEYS, NEWEST = "seal", "seal salt", "seal keys", "seal dictionary"
 MARK = 0x80
-LEAST = 64  # bytes that are worth trying to compress
+LEAST = 32  # bytes that are worth trying to compress
 SIZE = 4
 
 

@@ -13,22 +13,21 @@ from collections.abc import Callable
 import zstandard
 
 from persistdict.errors import DecodeError
-from persistdict.seals.compression import Zstd
 from persistdict.seals.compressors import wrong_size
 
 __all__ = ["ZstdCompressor"]
 
 
 class ZstdCompressor:
-    """See `Zstd`.
+    """See `Zstd` in compression.py.
 
     Args:
-        options: of the dictionary.
+        number, max_size, level: as there.
         find: gives the bytes of a trained dictionary by its number, None if there is none; of the newest for None.
     """
 
-    def __init__(self, options: Zstd, find: Callable[[int | None], bytes | None]) -> None:
-        self.number, self.max_size, self._level = options.number, options.max_size, options.level
+    def __init__(self, number: int, max_size: int, level: int, find: Callable[[int | None], bytes | None]) -> None:
+        self.number, self.max_size, self._level = number, max_size, level
         self._find = find
         self._local = threading.local()
         self._dictionaries: dict[int, zstandard.ZstdCompressionDict] = {}
