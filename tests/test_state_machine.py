@@ -324,7 +324,7 @@ OPTION_SETS = {
     "cropped keys": {"key_size_limit": 2},
     "idle limit": {"expiration_days": 0.002},
     "time to live": {"ttl": 50},
-    "both": {"expiration_days": 0.0005, "ttl": 200},
+    "both, sealed": {"expiration_days": 0.0005, "ttl": 200, "compression": "zstd", "encryption_key": b"k" * 32},
     "pickle": {"codec": "pickle", "allow_pickle": True},
 }
 
