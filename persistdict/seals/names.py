@@ -26,7 +26,7 @@ from typing import Any, cast
 
 from persistdict.errors import MissingPackageError, TamperedError, WrongKeyError
 from persistdict.keys import NUMBER, TUPLE
-from persistdict.seals.protection import Signing, tampered
+from persistdict.seals.protection import Signing, refused, tampered
 from persistdict.spans import KEPT_FROM, LEASE, OUTSIDE, Span, head_of
 
 __all__ = ["OVERHEAD", "SECRET_SIZE", "EncryptedNames", "Names", "SignedNames"]
@@ -115,6 +115,7 @@ class EncryptedNames(Names):
             from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
             self._siv: Any = AESSIV(secret)
+            self._refused = refused()
         except (ImportError, UnsupportedAlgorithm) as error:
             raise MissingPackageError(
                 "encryption_key needs the package cryptography, with AES-SIV: pip install persistdict[crypto]"
@@ -212,11 +213,9 @@ class EncryptedNames(Names):
         return self._head(edge) + rest
 
     def _open(self, sealed: bytes, *context: bytes) -> bytes:
-        from cryptography.exceptions import InvalidTag
-
         try:
             return self._siv.decrypt(sealed, [*context])  # type: ignore[no-any-return]
-        except (InvalidTag, ValueError):
+        except self._refused:
             raise tampered() from None
 
 

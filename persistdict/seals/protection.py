@@ -21,12 +21,13 @@ from typing import Any
 from persistdict.errors import MissingPackageError, TamperedError, WrongKeyError
 from persistdict.seals.keyring import Keyring, derive
 
-__all__ = ["CONTEXT", "Encryption", "Protection", "Signing"]
+__all__ = ["CONTEXT", "Encryption", "Protection", "Signing", "refused", "tampered"]
 
 CONTEXT = b"persistdict\x01"
 MAC_SIZE = 32
 NONCE_SIZE = 12
 TAG_SIZE = 16
+BODY_AT = 1 + NONCE_SIZE
 
 
 class Protection:
@@ -108,6 +109,7 @@ class Encryption(Protection):
     def __init__(self, ring: Keyring, salt: bytes) -> None:
         super().__init__(ring, salt)
         self._ciphers = {number: _cipher(derive(key, salt, b"values")) for number, key in ring.keys.items()}
+        self._refused = refused()
 
     def protect(self, kind: int, kb: bytes, body: bytes) -> bytes:
         nonce = os.urandom(NONCE_SIZE)
@@ -120,8 +122,11 @@ class Encryption(Protection):
         cipher = self._ciphers.get(sealed[0])
         if cipher is None:
             raise not_given(sealed[0])
-        nonce, covered = sealed[1 : 1 + NONCE_SIZE], CONTEXT + bytes((kind,)) + kb
-        return _decrypt(cipher, nonce, sealed[1 + NONCE_SIZE :], covered)
+        try:
+            body: bytes = cipher.decrypt(sealed[1:BODY_AT], sealed[BODY_AT:], CONTEXT + bytes((kind,)) + kb)
+        except self._refused:
+            raise tampered() from None
+        return body
 
     def enroll(self, number: int, secret: bytes) -> bytes:
         nonce = os.urandom(NONCE_SIZE)
@@ -130,9 +135,10 @@ class Encryption(Protection):
 
     def recognise(self, number: int, note: bytes) -> bytes:
         try:
-            return _decrypt(self._wrapping(number), note[:NONCE_SIZE], note[NONCE_SIZE:], CONTEXT + b"secret")
-        except TamperedError:
+            secret: bytes = self._wrapping(number).decrypt(note[:NONCE_SIZE], note[NONCE_SIZE:], CONTEXT + b"secret")
+        except self._refused:
             raise wrong_key(self.ring) from None
+        return secret
 
     def _wrapping(self, number: int) -> Any:
         return _cipher(derive(self.ring.keys[number], self.salt, b"secret"))
@@ -153,14 +159,11 @@ def _cipher(key: bytes) -> Any:
     return AESGCM(key)
 
 
-def _decrypt(cipher: Any, nonce: bytes, sealed: bytes, covered: bytes) -> bytes:
+def refused() -> tuple[type[Exception], ...]:
+    """What a cipher raises for bytes that are not its own."""
     from cryptography.exceptions import InvalidTag
 
-    try:
-        plain: bytes = cipher.decrypt(nonce, sealed, covered)
-    except (InvalidTag, ValueError):
-        raise tampered() from None
-    return plain
+    return InvalidTag, ValueError
 
 
 def tampered() -> TamperedError:
