@@ -36,7 +36,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any
 
 from persistdict.errors import DecodeError, KeyTypeError
@@ -60,6 +59,8 @@ KeyBytes = tuple[bytes, bytes]  # the ordered bytes, the hint
 
 def crop(kb: bytes, limit: int) -> bytes:
     """The bytes under which a key of `limit` bytes or more is looked up: exactly `limit` bytes."""
+    from hashlib import blake2b  # slow to import, and long keys are rare
+
     if limit <= DIGEST_SIZE:
         return blake2b(kb, digest_size=limit).digest()
     return kb[: limit - DIGEST_SIZE] + blake2b(kb, digest_size=DIGEST_SIZE).digest()
@@ -67,6 +68,8 @@ def crop(kb: bytes, limit: int) -> bytes:
 
 def key_digest(kb: bytes) -> str:
     """A short name for a key in logs and errors, which never show the key itself."""
+    from hashlib import blake2b
+
     return blake2b(kb, digest_size=6).hexdigest()
 
 

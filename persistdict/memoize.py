@@ -1,18 +1,16 @@
-"""The decorator that keeps the results of a function; what it makes of one is in memoized.py."""
+"""The decorator that keeps the results of a function; what it makes of one is in decorating.py and memoized.py."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from persistdict.binding import Binding, name_of_function
-from persistdict.canonical import Canonical
-from persistdict.codecs import SafeCodec
 from persistdict.core import MISSING
 from persistdict.creation import Creation
-from persistdict.memoized import Memoized, Plan
+
+if TYPE_CHECKING:
+    from persistdict.memoized import Memoized
 
 __all__ = ["Memoizing"]
 
@@ -118,26 +116,11 @@ class Memoizing(Creation[K, V]):
         terms = self._terms(ttl, tag, timeout, lease, early, cache_if)
         if isinstance(ignore, str):
             raise TypeError("ignore must be several names, such as ('self',), not one str")
-        plan = Plan(name or "", version, None, key, typed, terms)
-        names = tuple(ignore)
+        from persistdict.decorating import Plan, decorated  # which needs modules that are slow to import
+
+        plan, names = Plan(name or "", version, None, key, typed, terms), tuple(ignore)
 
         def decorate(function: Any) -> Any:
-            return self._memoized(function, plan, names)
+            return decorated(self, function, plan, names)
 
         return decorate if function is None else decorate(function)
-
-    def _memoized(self, function: Any, plan: Plan, ignore: tuple[str, ...]) -> Any:
-        if isinstance(function, (staticmethod, classmethod)):
-            return type(function)(self._memoized(function.__func__, plan, ignore))
-        if not callable(function):
-            raise TypeError(f"memoize is for functions, not for a {type(function).__qualname__}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError("what a generator gives cannot be kept: return a list")
-        canonical = Canonical(self._codec if isinstance(self._codec, SafeCodec) else SafeCodec(), plan.typed)
-        if plan.key is not None:
-            if ignore or plan.name or plan.version is not None or plan.typed:
-                raise ValueError("with key= there is no ignore, name, version or typed; the key is what it returns")
-            return Memoized(self, function, plan, canonical)
-        canonical.encode(plan.version)
-        plan = plan._replace(name=plan.name or name_of_function(function), binding=Binding(function, ignore))
-        return Memoized(self, function, plan, canonical)

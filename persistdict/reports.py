@@ -1,14 +1,11 @@
 """What the integrity pass and `salvage` found, as they report it. Keys are named by digests; values are never shown."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Fault", "Quarantined", "Report", "Salvaged"]
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """One thing that is not as it should be.
 
     Attributes:
@@ -27,8 +24,7 @@ class Fault:
     sentence: str
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """What an integrity pass found and did.
 
     Attributes:
@@ -54,8 +50,7 @@ class Report:
         return not self.left and self.position is None
 
 
-@dataclass(frozen=True)
-class Quarantined:
+class Quarantined(NamedTuple):
     """A row that was moved out of the way because it could not be read, or led nowhere.
 
     Attributes:
@@ -75,8 +70,7 @@ class Quarantined:
     raw: bytes
 
 
-@dataclass(frozen=True)
-class Salvaged:
+class Salvaged(NamedTuple):
     """What `salvage` read.
 
     Attributes:

@@ -1,7 +1,11 @@
 """The rooms of the package and the arrows between them."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import persistdict
 
@@ -30,7 +34,9 @@ ROOMS = [
     ["queues"],
     ["queueing"],
     ["creation", "many", "dictlike", "conditions", "ordered"],
-    ["memoized", "memoize"],
+    ["memoized"],
+    ["decorating"],
+    ["memoize"],
     ["entries"],
     ["views"],
     ["transactions"],
@@ -104,12 +110,32 @@ def test_modules_stay_small():
             assert len(path.read_text().splitlines()) <= 330, name
 
 
-def test_optional_packages_are_not_imported_before_use():
-    """`import persistdict` loads neither optional packages nor the slow required ones."""
-    import subprocess
-    import sys
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a new interpreter has loaded after a statement."""
+    code = f"import sys; before = {{*sys.modules}}; {statement}; print(*{{*sys.modules}} - before)"
+    return {*subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()}
 
-    code = "import sys, persistdict; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    slow = {"numpy", "loguru", "beartype", "pickle", "lmdb_dict", "cachetools", "yaml", "langchain_core", "logging"}
-    assert not slow & set(loaded)
+
+def test_the_package_itself_loads_nothing():
+    """What is in it is loaded when it is asked for."""
+    assert loaded_by("import persistdict") == {"persistdict"}
+
+
+def test_optional_packages_are_not_imported_before_use():
+    """PersistDict loads neither optional packages nor the slow ones, of the standard library or not."""
+    loaded = loaded_by("from persistdict import PersistDict")
+    optional = {"numpy", "loguru", "beartype", "langchain_core", "zstandard", "lz4", "cryptography"}
+    slow = {"pickle", "lmdb_dict", "cachetools", "logging", "inspect", "dataclasses", "json", "hashlib", "asyncio"}
+    assert not (optional | slow | {"ormsgpack", "subprocess", "tempfile", "shutil", "queue"}) & loaded
+
+
+def test_every_name_of_the_package_is_there():
+    """Also in what type checkers see."""
+    assert {*persistdict.__all__} == {*persistdict._ROOM_OF} <= {*dir(persistdict)}
+    for name in persistdict.__all__:
+        assert getattr(persistdict, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_it"):
+        _ = persistdict.nothing_of_it
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert named == {*persistdict.__all__}

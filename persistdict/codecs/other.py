@@ -6,7 +6,6 @@ Tags on disk, never to be reused: 32 json, 33 raw, 34 pickle, 35 the caller's ow
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +51,8 @@ class JsonCodec(_OneTag):
     tag = TAG_JSON
 
     def _dump(self, value: Any) -> bytes:
+        import json  # slow to import, and not needed by others
+
         _check_json(value)
         try:
             return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
@@ -62,6 +63,8 @@ class JsonCodec(_OneTag):
 
     def _dump_surrogates(self, value: Any) -> bytes:
         """Lone surrogates are written as escapes; two of them side by side would come back as one character."""
+        import json
+
         data = json.dumps(value, separators=(",", ":")).encode()
         if json.dumps(json.loads(data), separators=(",", ":"), ensure_ascii=False) != json.dumps(
             value, separators=(",", ":"), ensure_ascii=False
@@ -70,6 +73,8 @@ class JsonCodec(_OneTag):
         return data
 
     def _load(self, blob: bytes) -> Any:
+        import json
+
         try:
             return json.loads(blob)
         except (ValueError, RecursionError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from persistdict.reports import Quarantined, Report
 from persistdict.stores.lmdb import quarantine
@@ -44,7 +43,7 @@ class Integrity(Durable):
             return report
         found = tuple(check_pages(self.place))
         harmful = tuple(fault for fault in found if fault.kind != "leak")
-        return replace(report, faults=report.faults + found, left=report.left + harmful)
+        return report._replace(faults=report.faults + found, left=report.left + harmful)
 
     def quarantined(self) -> Iterator[Quarantined]:
         return quarantine.quarantined(self)
