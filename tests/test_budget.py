@@ -1,12 +1,19 @@
-"""How many Python frames the hot paths cost. Exact, so the limits are what was decided and not what was measured.
+"""How many Python frames and system calls the hot paths cost. Exact: the limits are what was decided.
 
 Run in a child process without beartype, which would add frames of its own.
 """
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from drivers.shim import compiler
+
+from persistdict.stores.lmdb.room import can_be_promised
+
+DRIVERS = Path(__file__).parent / "drivers"
 
 PROGRAM = """
 import sys
@@ -26,7 +33,17 @@ operations = {
     "overwrite": lambda: d.__setitem__("key", value),
     "contains": lambda: "key" in d,
     "contains, absent": lambda: "nothing" in d,
+    "hit, sealed": lambda: sealed["other"],
+    "cold get, sealed": lambda: sealed["key"],
+    "overwrite, sealed": lambda: sealed.__setitem__("key", value),
 }
+if sys.argv[3].endswith("sealed"):
+    sealed = PersistDict(sys.argv[1] + "s", background_thread="disabled", encryption_key=b"k" * 32)
+    sealed["other"] = sealed["key"] = value
+    sealed["other"]
+    with PersistDict(sys.argv[1] + "s", background_thread="disabled", encryption_key=b"k" * 32) as another:
+        another["key"] = value
+    sealed["other"]
 uncached["other"] = value
 uncached["key"]
 uncached["one more"] = value
@@ -60,6 +77,9 @@ print(*frames[1:])  # the first is the operation's own lambda
         ("overwrite", 6),
         ("contains", 2),
         ("contains, absent", 2),
+        ("hit, sealed", 4),
+        ("cold get, sealed", 9),
+        ("overwrite, sealed", 16),
     ],
 )
 def test_a_hot_path_stays_within_its_frames(tmp_path, value, operation, limit):
@@ -68,3 +88,37 @@ def test_a_hot_path_stays_within_its_frames(tmp_path, value, operation, limit):
     extra = 1 if value == "tree" and "cold" in operation else 0  # a tree's decoder
     print(operation, value, len(frames), frames)
     assert 0 < len(frames) <= limit + extra, frames
+
+
+@pytest.fixture(scope="module")
+def counter(tmp_path_factory):
+    """The library that counts system calls."""
+    if compiler() is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs a C compiler, and Linux")
+    library = tmp_path_factory.mktemp("calls") / "calls.so"
+    command = [compiler(), "-O2", "-w", "-shared", "-fPIC", "-o", library, DRIVERS / "calls.c", "-ldl"]
+    subprocess.run(command, check=True)
+    return library
+
+
+READS = ("hit", "cold get", "contains", "contains, absent", "len")
+WRITES = ("overwrite", "new key", "delete")
+
+
+@pytest.mark.parametrize("seal", ["plain", "sealed"])
+@pytest.mark.parametrize("company", ["alone", "accompanied"])
+def test_no_operation_but_a_shared_or_a_durable_write_asks_the_system(counter, tmp_path, company, seal):
+    """Ten of each: reads ask for nothing, writes of a lone process neither, others for a lock; a durable one syncs."""
+    if not can_be_promised(str(tmp_path)):
+        pytest.skip("on this file system recent writes do not go through a map")
+    command = [sys.executable, "-m", "drivers.calls", counter, tmp_path / "d", company, seal]
+    environment = {**os.environ, "LD_PRELOAD": str(counter)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=DRIVERS.parent)
+    calls = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    for name in READS:
+        assert calls[name] == "", name
+    for name in WRITES:
+        assert calls[name].replace("64", "") == ("" if company == "alone" else "fcntl 20"), name
+    counts = dict(call.split() for call in calls["durable"].split(", "))
+    assert (counts["fdatasync"], counts.get("fsync", "0"), counts.get("msync", "0")) == ("10", "0", "0")
+    assert sum(map(int, counts.values())) <= (220 if company == "alone" else 300)
