@@ -22,6 +22,7 @@ __all__ = ["Options", "make_store", "number", "seconds"]
 
 SECONDS_PER_DAY = 86400.0
 LEAST_BYTES = 1 << 16  # a store takes some pages of 4 KB, however little is in it
+PERMISSIONS = (0o700, 0o750, 0o755, 0o770, 0o775)  # of a folder; that everybody may write there, nobody wants
 LONGEST = 1e13  # seconds; a deadline is a number of microseconds in 64 bits
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
@@ -66,6 +67,7 @@ class Options(NamedTuple):
     network_filesystem: str = "refuse"
     mode: str = "rw"
     clock: Callable[[], float] = time.time
+    permissions: int = PERMISSIONS[0]
 
     def checked(self) -> "Options":
         """These options, with the path made absolute. Raises TypeError or ValueError for impossible ones."""
@@ -96,9 +98,16 @@ class Options(NamedTuple):
         if self.network_filesystem not in ("refuse", "allow"):
             raise ValueError('network_filesystem must be "refuse" or "allow"')
         seconds(self.ttl)
+        self._check_permissions()
         self._check_bounds()
         self._check_mode()
         return self._replace(database_path=self.path)
+
+    def _check_permissions(self) -> None:
+        if type(self.permissions) is not int or self.permissions not in PERMISSIONS:
+            raise ValueError(f"permissions must be one of {', '.join(map(oct, PERMISSIONS))}")
+        if self.permissions != PERMISSIONS[0] and (_SCHEME.fullmatch(self.path) or os.name != "posix"):
+            raise ValueError("permissions have an effect only on a folder of a POSIX system")
 
     def _check_bounds(self) -> None:
         for option, least in (("max_bytes", LEAST_BYTES), ("max_entries", 1)):
@@ -192,6 +201,7 @@ def make_store(options: Options) -> Store:
             network=options.network_filesystem == "allow",
             counting=options.is_bounded and options.eviction == "lfu",
             clock=options.clock,
+            permissions=options.permissions,
         )
     if url[1].lower() == "memory":
         from persistdict.stores.memory import MemoryStore
