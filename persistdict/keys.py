@@ -39,7 +39,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from persistdict.errors import DecodeError, KeyTypeError
+from persistdict.errors import DecodeError, KeyTypeError, withheld
 
 __all__ = ["DIGEST_SIZE", "MAX_KEY_SIZE", "TEXT", "KeyCodec", "crop", "key_digest"]
 
@@ -270,7 +270,7 @@ class KeyCodec:
                 return kb[1:].decode("utf-8", "surrogatepass")
             key = reader.key()
         except UnicodeDecodeError as error:
-            raise DecodeError("the bytes of a str key are not UTF-8") from error
+            raise DecodeError("the bytes of a str key are not UTF-8") from withheld(error)
         if reader.at != len(kb):
             raise DecodeError("bytes are left over behind a key")
         return key

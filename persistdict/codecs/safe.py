@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from persistdict.errors import DecodeError, ValueTypeError
+from persistdict.errors import DecodeError, ValueTypeError, withheld
 
 __all__ = ["SafeCodec"]
 
@@ -136,7 +136,7 @@ class SafeCodec:
             raise
         except Exception as error:  # whatever hostile bytes or the decode of a registered type can cause
             self._raise_if_it_says_more(tag)
-            raise DecodeError(f"the bytes of the entry cannot be decoded ({type(error).__name__})") from error
+            raise DecodeError(f"the bytes of the entry cannot be decoded ({type(error).__name__})") from withheld(error)
         raise DecodeError(f"the entry was not written by the codec 'safe' (its tag is {tag})")
 
     def _raise_if_it_says_more(self, tag: int) -> None:
