@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Fault", "Quarantined", "Report", "Salvaged"]
 
@@ -46,7 +46,7 @@ class Report:
     repaired: int = 0
     quarantined: int = 0
     left: tuple[Fault, ...] = ()
-    position: bytes | None = None
+    position: bytes | None = field(default=None, repr=False)  # there is a key in it
 
     @property
     def ok(self) -> bool:
