@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from persistdict.bounded import Usage
-from persistdict.errors import CorruptEntryError, DamagedEntryWarning
+from persistdict.errors import CorruptEntryError, DamagedEntryWarning, told
 from persistdict.front import Front
 from persistdict.keys import TEXT
 from persistdict.openable import MISSING, Openable
@@ -62,7 +62,7 @@ class Core(Openable[K, V]):
             yield key
 
     def _warn_passed_over(self, error: Exception) -> None:
-        message = f"an entry of {self._log.name} was passed over: {type(error).__name__}: {error}"
+        message = f"an entry of {self._log.name} was passed over: {told(error)}"
         warnings.warn(message, DamagedEntryWarning, stacklevel=4)
 
     # Writing

@@ -27,7 +27,7 @@ class PersistDict(Sealing[K, V], Transactions[K, V]):
     disk when it returns. A read never waits for a writer and never returns a stale or an expired value.
 
     Args:
-        database_path: a folder, made with mode 0700 if missing; or "memory://" for a dictionary without a disk.
+        database_path: a folder, made if missing, for you alone; or "memory://" for a dictionary without a disk.
         expiration_days: entries that were neither read nor written for so many days are absent, and removed in the
             background; 0 for never.
         key_serializer: turns any key into str or bytes; without it keys are str, bytes, int, float, bool, None and
@@ -84,9 +84,13 @@ class PersistDict(Sealing[K, V], Transactions[K, V]):
             there are, how large, and when they were written and read.
         signing_key: likewise, for a dictionary that everybody can read, but nobody change unnoticed (HMAC-SHA-256).
         clock: tells the time in seconds since the epoch, UTC.
+        permissions: those of a new folder, whatever the umask; its files have them without the rights to execute. 0o700
+            is for you alone. 0o770 shares the dictionary with the group of the folder, which is that of the folder
+            above if you are in it: each member opens it with 0o770, and is trusted with the content. Also 0o750, 0o755
+            and 0o775, for those who copy the files.
 
     Raises:
-        UnsafePathError: if the folder is somebody else's, or a file in it is a link.
+        UnsafePathError: if the folder is somebody else's or others can write to it, or a file in it is a link.
         OpenError: if the system refuses, or the folder lies on a network file system.
         NotAStoreError: if the folder holds another kind of database.
         MismatchError: if the store was made with another codec, compression, key serializer, key_size_limit or mode.
@@ -136,13 +140,14 @@ class PersistDict(Sealing[K, V], Transactions[K, V]):
         encryption_key: bytes | Mapping[int, bytes] | Callable[[], Any] | None = None,
         signing_key: bytes | Mapping[int, bytes] | Callable[[], Any] | None = None,
         clock: Callable[[], float] = time.time,
+        permissions: int = 0o700,
     ) -> None:
         self._configure(
             Options(
                 database_path, expiration_days, key_serializer, key_unserializer, key_size_limit,
                 value_serializer, value_unserializer, caching, verbose, background_thread, background_timeout, name,
                 codec, allow_pickle, ttl, max_bytes, max_entries, eviction, durability, sync_interval, timeout,
-                network_filesystem, mode, compression, encryption_key, signing_key, clock,
+                network_filesystem, mode, compression, encryption_key, signing_key, clock, permissions,
             )
         )  # fmt: skip
         self._open()

@@ -22,7 +22,8 @@ A missing key is `KeyError(key)` and nothing else; it is not in this tree. Every
 and two warnings: DamagedEntryWarning (UserWarning), where raising would end an iteration, and ReadOnlyWarning
 (UserWarning), in opening.
 
-Messages name keys only by a digest and never contain values.
+Messages name keys only by a digest and never contain values. Nor does what is displayed with them: where the cause is
+an error of other code, a serializer's or a codec's, a stand-in takes its place (`withheld`).
 """
 
 from __future__ import annotations
@@ -62,7 +63,11 @@ __all__ = [
     "UnsafePathError",
     "Unsupported",
     "ValueTypeError",
+    "WithheldError",
     "WrongKeyError",
+    "refused",
+    "told",
+    "withheld",
 ]
 
 
@@ -212,6 +217,32 @@ class TooLargeError(PersistDictError, ValueError):
 
 class MaintenanceError(PersistDictError, RuntimeError):
     """Upkeep in the background failed or found damage since the last explicit call; the cause is chained."""
+
+
+class WithheldError(Exception):
+    """Stands in tracebacks for an error of other code, whose text and arguments may show a key or a value.
+
+    It says what type of error that was and has its traceback. The error itself is its `__context__`, which nothing
+    displays.
+    """
+
+
+def withheld(error: BaseException) -> BaseException:
+    """What may be displayed as the cause of an error: an error of ours as it is, a stand-in for any other."""
+    if isinstance(error, PersistDictError):
+        return error
+    stand_in = WithheldError(f"{type(error).__qualname__} (what it says may show data; it is the __context__ of this)")
+    stand_in.__context__, stand_in.__suppress_context__ = error, True
+    return stand_in.with_traceback(error.__traceback__)
+
+
+def told(error: BaseException) -> str:
+    """What messages say of an error: its type and, if it is ours, the system's or LMDB's, its text."""
+    kind = type(error)
+    ours = (
+        isinstance(error, PersistDictError) or kind.__module__ == "lmdb" or (isinstance(error, OSError) and error.errno)
+    )
+    return f"{kind.__name__}: {error}" if ours else kind.__name__
 
 
 def refused(error: OSError, what: str, path: str) -> PersistDictError:

@@ -38,7 +38,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from persistdict.errors import DecodeError, KeyTypeError
+from persistdict.errors import DecodeError, KeyTypeError, withheld
 
 __all__ = ["DIGEST_SIZE", "MAX_KEY_SIZE", "TEXT", "KeyCodec", "crop", "key_digest"]
 
@@ -273,7 +273,7 @@ class KeyCodec:
                 return kb[1:].decode("utf-8", "surrogatepass")
             key = reader.key()
         except UnicodeDecodeError as error:
-            raise DecodeError("the bytes of a str key are not UTF-8") from error
+            raise DecodeError("the bytes of a str key are not UTF-8") from withheld(error)
         if reader.at != len(kb):
             raise DecodeError("bytes are left over behind a key")
         return key

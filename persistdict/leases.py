@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from persistdict.errors import ClosedError, PersistDictError
+from persistdict.errors import ClosedError, PersistDictError, told
 from persistdict.log import Log
 from persistdict.processes import Process, is_alive, this_process
 from persistdict.spans import LEASE
@@ -131,7 +131,7 @@ class Lease:
         except ClosedError:
             return  # the value cannot be written either, and its maker will be told
         except Exception as error:
-            self._log.error(f"a lease was not renewed: {type(error).__name__}: {error}")
+            self._log.error(f"a lease was not renewed: {told(error)}")
 
 
 def _is_held(record: Record) -> bool:

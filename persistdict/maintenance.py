@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 
-from persistdict.errors import ClosedError, CorruptEntryError, DiskFullError, MaintenanceError
+from persistdict.errors import ClosedError, CorruptEntryError, DiskFullError, MaintenanceError, told, withheld
 from persistdict.forking import is_held_here
 from persistdict.log import Log
 from persistdict.statistics import TaskLog
@@ -123,7 +123,7 @@ class Keeper:
         error = self._error if synced else self._error or self._sync_error
         self._error = self._sync_error = None
         if error is not None:
-            raise MaintenanceError(f"upkeep in the background failed: {error}") from error
+            raise MaintenanceError(f"upkeep in the background failed: {told(error)}") from withheld(error)
 
     def forget_damage(self) -> None:
         """Damage that was found in the background has been reported in another way."""
@@ -161,7 +161,7 @@ class Keeper:
                     continue
                 except Exception as error:
                     self._sync_error = error
-                    charge.log.error(f"what was written could not be made durable yet: {error}")
+                    charge.log.error(f"what was written could not be made durable yet: {told(error)}")
                     self._next_sync = time.monotonic() + RETRY
                 return
 
@@ -199,7 +199,7 @@ class Keeper:
 
     def _note(self, error: Exception, log: Log) -> None:
         self._error = error
-        log.error(f"upkeep failed: {type(error).__name__}: {error}")
+        log.error(f"upkeep failed: {told(error)}")
 
     def after_fork(self) -> None:
         """In the child, where the thread does not exist."""

@@ -23,6 +23,7 @@ __all__ = ["Options", "make_store", "number", "seconds"]
 SECONDS_PER_DAY = 86400.0
 LEAST_BYTES = 1 << 16  # a store takes some pages of 4 KB, however little is in it
 SEALED_NAME = 16  # bytes that an encrypted name is longer
+PERMISSIONS = (0o700, 0o750, 0o755, 0o770, 0o775)  # of a folder; that everybody may write there, nobody wants
 LONGEST = 1e13  # seconds; a deadline is a number of microseconds in 64 bits
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
@@ -70,6 +71,7 @@ class Options(NamedTuple):
     encryption_key: Any = None
     signing_key: Any = None
     clock: Callable[[], float] = time.time
+    permissions: int = PERMISSIONS[0]
 
     def checked(self) -> "Options":
         """These options, with the path made absolute. Raises TypeError or ValueError for impossible ones."""
@@ -100,6 +102,7 @@ class Options(NamedTuple):
         if self.network_filesystem not in ("refuse", "allow"):
             raise ValueError('network_filesystem must be "refuse" or "allow"')
         seconds(self.ttl)
+        self._check_permissions()
         self._check_bounds()
         self._check_mode()
         return self._with_seals()._replace(database_path=self.path)
@@ -131,6 +134,12 @@ class Options(NamedTuple):
     def row_limit(self) -> int:
         """Keys whose order matters must be shorter, as they are above a seal."""
         return self.key_size_limit - (SEALED_NAME if self.encryption_key is not None else 0)
+
+    def _check_permissions(self) -> None:
+        if type(self.permissions) is not int or self.permissions not in PERMISSIONS:
+            raise ValueError(f"permissions must be one of {', '.join(map(oct, PERMISSIONS))}")
+        if self.permissions != PERMISSIONS[0] and (_SCHEME.fullmatch(self.path) or os.name != "posix"):
+            raise ValueError("permissions have an effect only on a folder of a POSIX system")
 
     def _check_bounds(self) -> None:
         for option, least in (("max_bytes", LEAST_BYTES), ("max_entries", 1)):
@@ -224,6 +233,7 @@ def make_store(options: Options) -> Store:
             network=options.network_filesystem == "allow",
             counting=options.is_bounded and options.eviction == "lfu",
             clock=options.clock,
+            permissions=options.permissions,
         )
     if url[1].lower() == "memory":
         from persistdict.stores.memory import MemoryStore

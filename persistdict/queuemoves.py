@@ -27,6 +27,9 @@ class Flushed(NamedTuple):
     moved: int
     failed: list[tuple[Any, Exception]]
 
+    def __repr__(self) -> str:
+        return f"Flushed(moved={self.moved}, failed=<{len(self.failed)} items>)"  # reports get into logs
+
 
 class Moves(QueueCore):
     """The part of a queue that exchanges items with a `queue.Queue`."""

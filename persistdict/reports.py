@@ -44,6 +44,10 @@ class Report(NamedTuple):
     left: tuple[Fault, ...] = ()
     position: bytes | None = None
 
+    def __repr__(self) -> str:
+        parts = [f"{name}={value!r}" for name, value in zip(self._fields[:-1], self, strict=False)]
+        return f"Report({', '.join(parts)}{'' if self.position is None else ', position=...'})"  # there is a key in it
+
     @property
     def ok(self) -> bool:
         """Whether the pass is complete and nothing is wrong any more."""

@@ -17,7 +17,7 @@ from itertools import repeat
 from operator import length_hint
 from typing import NamedTuple, TypeVar
 
-from persistdict.errors import ClosedError
+from persistdict.errors import ClosedError, told
 from persistdict.forking import hold_over_fork
 
 __all__ = ["Counted", "Counter", "Counts", "Removed", "Sizes", "Stats", "Tally", "TaskLog", "TaskStatus"]
@@ -223,7 +223,7 @@ class TaskLog:
             del error  # its traceback leads back to here
 
     def _note(self, name: str, now: float, duration: float, error: BaseException | None) -> None:
-        text = None if error is None else f"{type(error).__name__}: {error}"
+        text = None if error is None else told(error)
         with _guard.lock:
             runs = self._known.get(name, TaskStatus()).runs + 1
             self._known[name] = TaskStatus(now, duration, text, runs)

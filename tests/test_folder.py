@@ -157,8 +157,8 @@ def test_a_file_that_becomes_a_link_between_the_check_and_the_opening_is_refused
     ):
         prepare = folders.prepare
 
-        def prepare_then_plant(path, prepare=prepare, plant=plant):
-            found = prepare(path)
+        def prepare_then_plant(*args, prepare=prepare, plant=plant):
+            found = prepare(*args)
             (folder / name).unlink(missing_ok=True)
             plant()
             return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from persistdict.errors import DecodeError, ValueTypeError
+from persistdict.errors import DecodeError, ValueTypeError, withheld
 
 __all__ = ["CallableCodec", "JsonCodec", "ObjectCodec", "PickleCodec", "RawCodec", "name_of"]
 
@@ -78,7 +78,7 @@ class JsonCodec(_OneTag):
         try:
             return json.loads(blob)
         except (ValueError, RecursionError) as error:
-            raise DecodeError("the bytes of the entry are not JSON") from error
+            raise DecodeError("the bytes of the entry are not JSON") from withheld(error)
 
 
 def _check_json(value: Any, depth: int = 0) -> None:
@@ -132,13 +132,13 @@ class PickleCodec(_OneTag):
         try:
             return self._pickle.dumps(value, protocol=5)
         except (self._pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
-            raise ValueTypeError(f"a value of type {type(value).__qualname__} cannot be pickled") from error
+            raise ValueTypeError(f"a value of type {type(value).__qualname__} cannot be pickled") from withheld(error)
 
     def _load(self, blob: bytes) -> Any:
         try:
             return self._pickle.loads(blob)
         except Exception as error:  # unpickling may raise anything
-            raise DecodeError(f"unpickling failed with {type(error).__name__}") from error
+            raise DecodeError(f"unpickling failed with {type(error).__name__}") from withheld(error)
 
 
 class CallableCodec(_OneTag):
@@ -163,7 +163,7 @@ class CallableCodec(_OneTag):
         try:
             return self._loads(blob)
         except KeyError as error:  # would be taken for an absent key
-            raise DecodeError("the unserializer raised KeyError") from error
+            raise DecodeError("the unserializer raised KeyError") from withheld(error)
 
 
 class ObjectCodec(CallableCodec):

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from persistdict.errors import DecodeError, ValueTypeError
+from persistdict.errors import DecodeError, ValueTypeError, withheld
 
 __all__ = ["SafeCodec"]
 
@@ -135,16 +135,17 @@ class SafeCodec:
         except DecodeError:
             raise
         except Exception as error:  # whatever hostile bytes or the decode of a registered type can cause
-            self._raise_if_it_says_more(tag)
-            raise DecodeError(f"the bytes of the entry cannot be decoded ({type(error).__name__})") from error
+            cause = self._lost_error(tag) or error
+            raise DecodeError(f"the bytes of the entry cannot be decoded ({type(cause).__name__})") from withheld(cause)
         raise DecodeError(f"the entry was not written by the codec 'safe' (its tag is {tag})")
 
-    def _raise_if_it_says_more(self, tag: int) -> None:
-        """Raise what was raised within ormsgpack if it is an error of ours, or no error but the end of the program."""
+    def _lost_error(self, tag: int) -> Exception | None:
+        """What was raised within ormsgpack; is raised if it is an error of ours, or the end of the program."""
         if tag == TREE and self._tree is not None:
             try:
                 self._tree.raise_lost_error()
             except DecodeError:
                 raise
-            except Exception:
-                return
+            except Exception as error:
+                return error
+        return None

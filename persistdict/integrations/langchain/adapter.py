@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import Self
 
 from persistdict.dictionary import PersistDict
-from persistdict.errors import KeyTypeError, ValueTypeError
+from persistdict.errors import KeyTypeError, ValueTypeError, withheld
 
 __all__ = ["BATCH", "Adapter", "Source", "strings"]
 
@@ -34,7 +34,7 @@ class Adapter:
         try:
             kept = self._dict.codec.decode(*self._dict.codec.encode(sample))
         except Exception as error:  # a codec may be anybody's code
-            raise ValueTypeError(f"{type(self).__name__} stores values that this codec refuses") from error
+            raise ValueTypeError(f"{type(self).__name__} stores values that this codec refuses") from withheld(error)
         if type(kept) is not type(sample):
             raise ValueTypeError(f"{type(self).__name__} stores values that this codec returns as something else")
 

@@ -15,7 +15,7 @@ from langchain_core.load import Serializable, dumps, load
 from langchain_core.outputs import Generation
 from pydantic import BaseModel
 
-from persistdict.errors import DecodeError, ValueTypeError
+from persistdict.errors import DecodeError, ValueTypeError, withheld
 from persistdict.integrations.langchain.adapter import BATCH, Adapter, Source
 from persistdict.options import seconds
 
@@ -122,7 +122,9 @@ class PersistDictCache(Adapter, BaseCache):
             text = f"[{','.join(dumps(generation, ensure_ascii=False) for generation in generations)}]"
             revived = self._revived(text)
         except (DecodeError, TypeError, ValueError, RecursionError) as error:
-            raise ValueTypeError("these generations cannot be written as JSON by LangChain and read again") from error
+            raise ValueTypeError(
+                "these generations cannot be written as JSON by LangChain and read again"
+            ) from withheld(error)
         if not _same(list(generations), revived):
             raise ValueTypeError("these generations hold something that JSON or LangChain would change")
         return text
@@ -134,7 +136,7 @@ class PersistDictCache(Adapter, BaseCache):
             tree, namespaces = json.loads(text), self._namespaces
             found = _load(tree, allowed_objects=self._allowed, valid_namespaces=namespaces, secrets_from_env=False)
         except Exception as error:  # constructors are called with what is in the file, and may raise anything
-            raise DecodeError("a stored answer of a language model is not made of allowed classes") from error
+            raise DecodeError("a stored answer of a language model is not made of allowed classes") from withheld(error)
         if not isinstance(found, list) or not all(isinstance(generation, Generation) for generation in found):
             raise DecodeError("a stored answer of a language model is not a list of generations")
         return found

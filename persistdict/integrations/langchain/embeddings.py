@@ -10,7 +10,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from numpy.typing import NDArray
 
-from persistdict.errors import DecodeError
+from persistdict.errors import DecodeError, withheld
 from persistdict.integrations.langchain.adapter import Adapter, Source, strings
 
 __all__ = ["CachedEmbeddings"]
@@ -158,7 +158,9 @@ def _rounded(vector: Any) -> Vector:
         with numpy.errstate(over="raise"):
             rounded: Vector = numpy.array(vector, numpy.float32)
     except (TypeError, ValueError, FloatingPointError) as error:
-        raise ValueError("the model returned a vector that is not a list of numbers that fit into float32") from error
+        raise ValueError(
+            "the model returned a vector that is not a list of numbers that fit into float32"
+        ) from withheld(error)
     if rounded.ndim != 1:
         raise ValueError(f"the model returned a vector of {rounded.ndim} dimensions; it must have one")
     return rounded

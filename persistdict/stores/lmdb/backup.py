@@ -2,7 +2,8 @@
 
 The moment is that of a pair of snapshots. The data are copied as they are; then the recent writes of the moment are
 brought into the copy as a drain would. All this happens in a folder beside the target, which takes its place when it
-is whole and synced. No file of the live store is opened: that would drop LMDB's locks on it.
+is whole and synced. No file of the live store is opened: that would drop LMDB's locks on it. The backup is its maker's
+alone, with whomever the store is shared.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from persistdict.stores.lmdb.copying import copy_compacted
 from persistdict.stores.lmdb.drain import Recent, apply_recent, recent_writes
 from persistdict.stores.lmdb.engine import NotOpen
 from persistdict.stores.lmdb.failures import translated
-from persistdict.stores.lmdb.folder import DATA, make_parents, sync_folder
+from persistdict.stores.lmdb.folder import DATA, PRIVATE, make_folder, make_parents, resolve, sync_folder
 from persistdict.stores.lmdb.opening import open_alone
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.rows import Rows
@@ -36,7 +37,7 @@ def back_up(rows: Pair, path: str) -> int:
     Raises TargetExistsError if something is there already, DiskFullError, CorruptEntryError if a recent write is
     damaged, StoreError; then nothing is left behind.
     """
-    target = os.path.realpath(path)
+    target = resolve(path)
     try:
         _check_target(rows.place, target)
         rows.env.prove()
@@ -44,7 +45,7 @@ def back_up(rows: Pair, path: str) -> int:
         make_parents(parent)
         new = os.path.join(parent, PARTIAL + os.urandom(8).hex())
         try:
-            os.mkdir(new, 0o700)
+            make_folder(new, PRIVATE)
             rows.env.attempt(_copy, rows, new)
             size = os.path.getsize(os.path.join(new, DATA))
             sync_folder(new)
@@ -88,7 +89,7 @@ def _copy(rows: Pair, folder: str) -> None:
         raise NotOpen("the environment is being opened")
     number, found = (0, []) if r is None else (rows.base + r.id(), recent_writes(r))
     del r  # the file of recent writes need not grow while the data are copied
-    copy_compacted(raw, d, path)
+    copy_compacted(raw, d, path, PRIVATE)
     if found:
         try:
             _bring_in(rows, folder, found, number)

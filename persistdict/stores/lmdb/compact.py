@@ -30,7 +30,15 @@ from persistdict.stores.lmdb.copying import copy_compacted
 from persistdict.stores.lmdb.drain import drain, environment_of
 from persistdict.stores.lmdb.engine import raise_not_open
 from persistdict.stores.lmdb.environment import Environment
-from persistdict.stores.lmdb.folder import DATA, LOCK, NEW, identity, remove_leftovers, sync_folder
+from persistdict.stores.lmdb.folder import (
+    DATA,
+    LOCK,
+    identity,
+    new_folder,
+    permissions_of,
+    remove_leftovers,
+    sync_folder,
+)
 from persistdict.stores.lmdb.gate import USERS, Patience
 from persistdict.stores.lmdb.opening import find_or_open, open_alone, unshare
 from persistdict.stores.lmdb.recent import belong_to
@@ -77,18 +85,18 @@ def compact(rows: Rows, timeout: float) -> int:
 def _compact(env: Environment) -> int:
     env.presence.check()
     env.prove()
-    new = os.path.join(env.folder, NEW + os.urandom(8).hex())
+    new = ""
     share = env.gate.sharing(USERS)
     try:
         env.gate.claim(USERS)
         remove_leftovers(env.folder)
-        os.mkdir(new, 0o700)
+        new = new_folder(env.folder)
         old = _identity(env)
         env.recent.update(belong_to, env.base, old)
         size = os.path.getsize(os.path.join(env.folder, DATA))
         raw = env.data.raw
         assert raw is not None  # we are within `alone`
-        copy_compacted(raw, raw.begin(), os.path.join(new, DATA))
+        copy_compacted(raw, raw.begin(), os.path.join(new, DATA), permissions_of(env.folder))
         del raw
         env.recent.alone(_exchange, env, new, old)
         return max(0, size - os.path.getsize(os.path.join(env.folder, DATA)))
@@ -96,7 +104,7 @@ def _compact(env: Environment) -> int:
         raise InUse from error
     finally:
         share()
-        if os.path.isdir(new):
+        if new:
             shutil.rmtree(new)
 
 

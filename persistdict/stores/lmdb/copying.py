@@ -17,12 +17,14 @@ from typing import Any
 
 import lmdb
 
+from persistdict.stores.lmdb.folder import make_file
+
 __all__ = ["copy_compacted"]
 
 PART = 1 << 20  # bytes
 
 
-def copy_compacted(raw: lmdb.Environment, txn: Any, path: str) -> None:
+def copy_compacted(raw: lmdb.Environment, txn: Any, path: str, permissions: int) -> None:
     """Write what the snapshot `txn` of an environment holds, without its free pages, to a new file; synced.
 
     Raises OSError for the file, lmdb.Error for the environment; then the file may be there in part.
@@ -32,7 +34,7 @@ def copy_compacted(raw: lmdb.Environment, txn: Any, path: str) -> None:
         with open(path, "r+b") as file:
             os.fsync(file.fileno())
         return
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = make_file(path, permissions)
     with open(fd, "wb") as file:
         failed = _stream(raw, txn, file)
         if failed:

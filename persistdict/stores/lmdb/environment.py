@@ -71,7 +71,7 @@ class Environment(Trust):
         unsynced: called after the first write since a drain.
     """
 
-    def __init__(self, folder: str, map_size: int | None, timeout: float) -> None:
+    def __init__(self, folder: str, map_size: int | None, timeout: float, permissions: int = files.PRIVATE) -> None:
         super().__init__()
         self.folder = folder
         self.users = 0  # guarded by the registry's lock
@@ -90,7 +90,7 @@ class Environment(Trust):
         self.map_size = map_size
         self._id: str | None = None  # of the store, once it was opened
         self.read_only = readonly.is_read_only(folder)
-        self.gate = (readonly.ReadOnlyGate if self.read_only else Gate)(os.path.join(folder, files.GATE))
+        self.gate = (readonly.ReadOnlyGate if self.read_only else Gate)(os.path.join(folder, files.GATE), permissions)
         self.company = Company(folder, self.gate)
         self.data = Engine(self.gate, DATA, self)
         self.recent = Engine(self.gate, RECENT, self, enlarge)
@@ -288,12 +288,15 @@ class Environment(Trust):
         self._forget(raise_not_open)
 
 
-def open_environment(path: str, map_size: int | None = None, timeout: float = TIMEOUT) -> Environment:
-    """The environment of a folder, opened or made if need be. Every call needs a `release`.
+def open_environment(
+    path: str, map_size: int | None = None, timeout: float = TIMEOUT, permissions: int = files.PRIVATE
+) -> Environment:
+    """The environment of a folder, opened or made if need be, with these permissions. Every call needs a `release`.
 
-    Waits so many seconds for other processes. Raises UnsafePathError, NotAStoreError, OpenError or BusyError.
+    Waits so many seconds for other processes. Raises UnsafePathError, NotAStoreError, MismatchError, OpenError or
+    BusyError.
     """
-    folder = files.prepare(path)
+    folder = files.prepare(path, permissions)
     with registry.lock:
         environment: Environment | None = registry.find(folder)
         if environment is not None and environment.data.raw is None:
@@ -303,7 +306,7 @@ def open_environment(path: str, map_size: int | None = None, timeout: float = TI
                 registry.unregister(environment)
                 environment = None
         if environment is None:
-            environment = Environment(folder, map_size, timeout)
+            environment = Environment(folder, map_size, timeout, permissions)
             registry.register(environment, files.identity(folder))
         environment.users += 1
         return environment

@@ -1,4 +1,4 @@
-"""The folder of a store: who may use it, and how a new database appears in it.
+"""The folder of a store: how a new database appears in it, and with which permissions files are made.
 
 Files: data.mdb and lock.mdb (LMDB's), gate.lock (see gate.py), flags.map (see company.py), recent-* (see recent.py),
 .persistdict-new-* (a database, or a compacted copy, that is being made).
@@ -6,8 +6,10 @@ Files: data.mdb and lock.mdb (LMDB's), gate.lock (see gate.py), flags.map (see c
 A new database is made in a folder of its own, synced, and renamed into place, under the gate. So whatever kills the
 maker, data.mdb either does not exist or is whole; what a dead maker left behind is removed by the next one.
 
-Safety of the files: the folder must belong to the user (its creator sees to mode 0700) and not be writable by
-everybody, because LMDB follows links: whoever can plant one there chooses which file gets overwritten.
+Every file is made here, never by LMDB, which would leave the mode to the umask. The permissions are given as those of
+the folder, 0o700 or more; a file has them without the rights to execute. Once there is a data.mdb, its mode says what
+the files of the store are made with, so whoever makes one need not be told. Who may share a store, and what is refused,
+is in ownership.py.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ import errno
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable
 
-from persistdict.errors import NotAStoreError, OpenError, UnsafePathError, refused
+from persistdict.errors import MismatchError, NotAStoreError, OpenError, UnsafePathError, refused
+from persistdict.stores.lmdb.ownership import PRIVATE, check_file, check_folder, resolve
 
 __all__ = [
     "DATA",
@@ -28,47 +30,79 @@ __all__ = [
     "GATE",
     "LOCK",
     "NEW",
+    "PRIVATE",
     "check_files",
     "create_data",
     "identity",
+    "make_file",
+    "make_folder",
     "make_parents",
+    "new_folder",
     "open_own",
+    "permissions_of",
     "prepare",
     "remove_leftovers",
+    "resolve",
     "sync_folder",
 ]
 
 DATA, LOCK, GATE, FLAGS = "data.mdb", "lock.mdb", "gate.lock", "flags.map"
 NEW = ".persistdict-new-"
 _SMALLEST = 8192  # two meta pages
+GROUP = 0o070
 
 
-def prepare(path: str) -> str:
-    """Make the folder if it is missing (mode 0700) and check it. Returns its real path, links resolved.
+def prepare(path: str, permissions: int = PRIVATE) -> str:
+    """Make the folder if it is missing, with these permissions, and check it. Returns its real path, links resolved.
 
     Raises:
-        UnsafePathError: if the folder or a file in it is somebody else's, a link, or writable by everybody.
+        UnsafePathError: if the folder or a file in it is somebody else's, a link, or writable by others.
+        MismatchError: if the store was made with fewer permissions.
         OpenError: if the path is a file, or cannot be made.
     """
-    folder = os.path.realpath(path)
+    folder = resolve(path)
     try:
         make_parents(os.path.dirname(folder))
-        os.mkdir(folder, 0o700)
+        make_folder(folder, permissions)
     except FileExistsError:
         if not os.path.isdir(folder):
             raise OpenError(errno.ENOTDIR, "a dictionary needs a folder, and this is something else", path) from None
     except OSError as error:
         raise refused(error, "make the folder", path) from error
-    status = os.stat(folder)
-    _check_owner(status, folder)
-    if status.st_mode & stat.S_IWOTH:
-        raise UnsafePathError(errno.EPERM, "the folder is writable by everybody; choose another or chmod o-w", folder)
+    check_folder(folder, permissions)
     check_files(folder)
+    _agree(folder, permissions)
     return folder
 
 
+def _agree(folder: str, permissions: int) -> None:
+    """Give the folder of a new store what was asked for; refuse a store that was made with less."""
+    if os.name != "posix":
+        return
+    mode = os.stat(folder).st_mode
+    lacking = permissions & ~mode
+    try:
+        have = os.lstat(os.path.join(folder, DATA)).st_mode
+    except FileNotFoundError:
+        if lacking and permissions != PRIVATE:
+            try:
+                _permit_folder(folder, mode | permissions)
+            except OSError as error:
+                raise refused(error, f"give the folder the mode {permissions:#o}", folder) from error
+        return
+    if permissions != PRIVATE and (lacking or permissions & 0o666 & ~have):
+        rights = ",".join(
+            f"{who}=" + "".join(letter for letter, bit in zip("rwX", (4, 2, 1), strict=True) if permissions >> at & bit)
+            for who, at in (("u", 6), ("g", 3), ("o", 0))
+        )
+        raise MismatchError(
+            f"{folder} was made with fewer permissions than {permissions:#o}; its owner can change that: "
+            f"chmod -R {rights} {folder}"
+        )
+
+
 def make_parents(folder: str) -> None:
-    """Make a folder and those above it, durably."""
+    """Make a folder and those above it, durably. They are the user's: their modes are left to the umask."""
     missing = []
     while not os.path.isdir(folder):
         missing.append(folder)
@@ -81,38 +115,96 @@ def make_parents(folder: str) -> None:
 
 def check_files(folder: str) -> None:
     """Refuse a database whose files are somebody else's, or links. Raises UnsafePathError."""
+    status = os.stat(folder)
     for name in (DATA, LOCK, GATE, FLAGS):
-        _check_file(os.path.join(folder, name))
+        check_file(os.path.join(folder, name), status)
 
 
-def _check_owner(status: os.stat_result, path: str) -> None:
-    geteuid = getattr(os, "geteuid", None)
-    if geteuid is not None and status.st_uid != geteuid():
-        raise UnsafePathError(
-            errno.EPERM, f"belongs to the user {status.st_uid}, not to you; use a folder of your own or chown it", path
-        )
+# Making files
 
 
-def _check_file(path: str) -> None:
+def permissions_of(folder: str) -> int:
+    """With what the files of a store are made: what data.mdb has or, before there is one, the gate."""
+    for name in (DATA, GATE):
+        with contextlib.suppress(FileNotFoundError):
+            mode = stat.S_IMODE(os.lstat(os.path.join(folder, name)).st_mode) & 0o664
+            return PRIVATE | mode | (mode & 0o444) >> 2  # whoever may read a file may enter its folder
+    return PRIVATE
+
+
+def make_folder(path: str, permissions: int) -> None:
+    """Make a folder with exactly these permissions, whatever the umask. Raises FileExistsError.
+
+    If a group may use it, that is the group of the folder in which it lies, if this is one of ours.
+    """
+    os.mkdir(path, PRIVATE)
+    if os.name == "posix":
+        mode = os.lstat(path).st_mode
+        if mode & PRIVATE != PRIVATE:  # taken by the umask; and what cannot be read cannot be opened
+            os.chmod(path, PRIVATE)
+        if permissions != PRIVATE:
+            _permit_folder(path, permissions | mode & stat.S_ISGID, os.stat(os.path.dirname(path)).st_gid)
+
+
+def _permit_folder(path: str, mode: int, group: int = -1) -> None:
+    """Give a folder this mode, and group. It is opened first, so that no link in its place is followed."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        status = os.lstat(path)
-    except FileNotFoundError:
+        if group >= 0:
+            _give(fd, group)
+        os.fchmod(fd, stat.S_IMODE(mode))
+    finally:
+        os.close(fd)
+
+
+def _give(fd: int, group: int) -> None:
+    with contextlib.suppress(PermissionError):  # it is none of ours: then nobody else of it is let in
+        os.fchown(fd, -1, group)
+
+
+def make_file(path: str, permissions: int) -> int:
+    """Make a file, which must not be there, with these permissions and the group of its folder; a descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        _permit(fd, path, permissions)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _permit(fd: int, path: str, permissions: int) -> None:
+    """Give a file of ours these permissions, whatever the umask has taken."""
+    if os.name != "posix":
         return
-    if not stat.S_ISREG(status.st_mode):
-        raise UnsafePathError(errno.EPERM, "is a link or no plain file; refusing to use it", path)
-    _check_owner(status, path)
-    if status.st_nlink != 1:
-        raise UnsafePathError(errno.EPERM, "has several names (hard links); refusing to use it", path)
+    status, wanted = os.fstat(fd), permissions & 0o666
+    group = os.stat(os.path.dirname(path)).st_gid
+    if wanted & GROUP and status.st_gid != group:
+        _give(fd, group)
+    if stat.S_IMODE(status.st_mode) != wanted:
+        os.fchmod(fd, wanted)
 
 
-def open_own(path: str, what: str) -> int:
-    """Open a file for reading and writing, made if need be (mode 0600); a descriptor. `what`: for the error.
+def new_folder(folder: str) -> str:
+    """Make a folder within that of a store, in which something is made. `remove_leftovers` knows it by its name."""
+    path = os.path.join(folder, NEW + os.urandom(8).hex())
+    make_folder(path, permissions_of(folder))
+    return path
+
+
+def open_own(path: str, what: str, permissions: int = PRIVATE) -> int:
+    """Open a file of a store for reading and writing, made if need be; a descriptor. `what`: for the error.
 
     Raises UnsafePathError for a link, whoever made it since the files were checked.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    permissions |= permissions_of(os.path.dirname(path))
     try:
-        fd = os.open(path, flags, 0o600)
+        try:
+            fd = make_file(path, permissions)
+        except FileExistsError:
+            fd = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UnsafePathError(errno.ELOOP, "is a link; refusing to follow it", path) from None
@@ -121,6 +213,9 @@ def open_own(path: str, what: str) -> int:
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         os.close(fd)
         raise UnsafePathError(errno.EPERM, "is not a plain file with one name", path)
+    if permissions & 0o666 & ~status.st_mode:  # who made it died before it had them; or it is somebody else's
+        with contextlib.suppress(PermissionError):
+            _permit(fd, path, permissions)
     return fd
 
 
@@ -151,8 +246,9 @@ def create_data(folder: str, make: Callable[[str], None]) -> None:
 
     Durable: when it returns, the name is on the disk too.
     """
-    new = tempfile.mkdtemp(prefix=NEW, dir=folder)
+    new = new_folder(folder)
     try:
+        os.close(make_file(os.path.join(new, DATA), permissions_of(folder)))  # LMDB takes an empty file for a new one
         make(new)
         os.rename(os.path.join(new, DATA), os.path.join(folder, DATA))
         sync_folder(folder)

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from zlib import crc32
 
 from persistdict.errors import BusyError, refused
-from persistdict.stores.lmdb.folder import open_own
+from persistdict.stores.lmdb.folder import PRIVATE, open_own
 
 __all__ = ["DATA", "EVICTION", "RECENT", "TRANSACTION", "UNSEEN", "USERS", "Gate", "Patience", "move_high"]
 
@@ -45,11 +45,15 @@ SHORTEST, LONGEST = 20e-6, 2e-3  # seconds between two attempts
 
 
 class Gate:
-    """A lock file. Threads: take a lock of it behind a thread lock. Processes: any number."""
+    """A lock file. Threads: take a lock of it behind a thread lock. Processes: any number.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: the file, made if it is missing, with these `permissions` or those of the data beside it.
+    """
+
+    def __init__(self, path: str, permissions: int = PRIVATE) -> None:
         self._leased: dict[tuple[int, int], set[int]] = {}  # process and byte -> who asked
-        low = open_own(path, "lock file")
+        low = open_own(path, "lock file", permissions)
         if sys.platform == "win32":
             self._fd = low
             return

@@ -19,7 +19,7 @@ from typing import Any
 
 import lmdb
 
-from persistdict.errors import NotAStoreError
+from persistdict.errors import NotAStoreError, withheld
 from persistdict.stores.lmdb.opening import open_raw
 
 __all__ = ["FORMAT", "ID", "LAST", "REPLACED", "SIZE", "adopt", "create", "initialise", "name_of", "note", "set_note"]
@@ -127,4 +127,5 @@ def _read_info(raw: lmdb.Environment, folder: str) -> dict[str, str]:
         with raw.begin(db) as txn:
             return {bytes(name).decode(): bytes(text).decode() for name, text in txn.cursor()}
     except (lmdb.Error, UnicodeDecodeError) as error:
-        raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make") from error
+        cause = error if isinstance(error, lmdb.Error) else withheld(error)
+        raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make") from cause

@@ -18,7 +18,7 @@ from typing import Any
 import lmdb
 
 from persistdict.errors import NotAStoreError
-from persistdict.stores.lmdb.folder import DATA, LOCK, identity
+from persistdict.stores.lmdb.folder import DATA, LOCK, identity, make_file, permissions_of
 from persistdict.stores.lmdb.limits import fits
 
 __all__ = [
@@ -67,7 +67,7 @@ def open_raw(folder: str, map_size: int | None = None, **options: Any) -> lmdb.E
 def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environment:
     options: dict[str, Any] = {
         "map_size": size,
-        "mode": 0o700,
+        "mode": permissions_of(folder),  # no file is left for LMDB to make; on some systems it has semaphores too
         "max_dbs": MAX_DBS,
         "max_readers": MAX_READERS,
         "max_spare_txns": 1,
@@ -79,7 +79,11 @@ def _open_once(folder: str, size: int, special: dict[str, Any]) -> lmdb.Environm
 
 
 def _open_marked(folder: str, options: dict[str, Any]) -> lmdb.Environment:
-    """Open an environment, even if a process before the fork has it open."""
+    """Open an environment, even if a process before the fork has it open.
+
+    LMDB opens data.mdb without close-on-exec. That does no harm where a program is started by `subprocess`, which
+    closes what is open; after os.exec the program would have the file.
+    """
     _install_marks()
     _opening.here = True
     try:
@@ -89,22 +93,25 @@ def _open_marked(folder: str, options: dict[str, Any]) -> lmdb.Environment:
 
 
 def _reserve(path: str) -> None:
-    """Give a lock file its blocks on the disk: a mapped file with holes kills who touches one while the disk is full.
+    """Make a lock file, and give it its blocks on the disk: a mapped file with holes kills who touches one while the
+    disk is full.
 
     Does nothing where it has them: to open and close the file drops the locks that an environment of this process,
     which somebody is letting go of just now, may still have on it. Raises OSError where there is no space.
     """
-    if not hasattr(os, "posix_fallocate"):
+    if os.name != "posix":
         return
+    room = hasattr(os, "posix_fallocate")
     try:
-        status = os.stat(path)
-        if status.st_blocks * 512 >= status.st_size > 0:
+        status = os.lstat(path)
+        if not room or status.st_blocks * 512 >= status.st_size > 0:
             return
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = make_file(path, permissions_of(os.path.dirname(path)))
     try:
-        os.posix_fallocate(fd, 0, os.fstat(fd).st_size or LOCK_SIZE)
+        if room:
+            os.posix_fallocate(fd, 0, os.fstat(fd).st_size or LOCK_SIZE)
     finally:
         os.close(fd)
 

@@ -32,7 +32,7 @@ def is_read_only(folder: str) -> bool:
 class ReadOnlyGate(Gate):
     """A gate that lets no writer through."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, permissions: int = 0) -> None:
         self._path = path
         self._fd = -1
         self._leased = {}

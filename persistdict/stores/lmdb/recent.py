@@ -31,7 +31,6 @@ import errno
 import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -41,9 +40,18 @@ import lmdb
 from persistdict.errors import CorruptStoreError, DiskFullError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
-from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
+from persistdict.stores.lmdb.folder import (
+    DATA,
+    check_files,
+    identity,
+    make_file,
+    make_folder,
+    new_folder,
+    permissions_of,
+)
 from persistdict.stores.lmdb.layout import name_of
 from persistdict.stores.lmdb.opening import find_or_open, let_go, open_raw
+from persistdict.stores.lmdb.ownership import check_owner
 from persistdict.stores.lmdb.record import GONE, RESIDUE, Parsed, parse_record
 from persistdict.stores.lmdb.room import can_be_promised, give_room, keep_room
 from persistdict.stores.lmdb.trees import ADVICE
@@ -56,6 +64,7 @@ __all__ = [
     "base_of",
     "belong_to",
     "change_nothing",
+    "check_recent_files",
     "enlarge",
     "open_existing",
     "open_recent",
@@ -100,6 +109,17 @@ def parse_row(raw: bytes) -> Row:
 def recent_folder(folder: str) -> str:
     """Where the recent writes of a store lie since the machine was started."""
     return os.path.join(folder, PREFIX + (boot_id() or "unknown"))
+
+
+def check_recent_files(folder: str) -> None:
+    """Refuse recent writes that are somebody else's, or links. Raises UnsafePathError.
+
+    A link in the place of their folder is none: it is not followed, and replaced when they are made.
+    """
+    path = recent_folder(folder)
+    if os.path.isdir(path) and not os.path.islink(path):
+        check_owner(path, os.lstat(path), os.stat(folder))
+        check_files(path)
 
 
 def remove_stale(folder: str) -> None:
@@ -175,7 +195,6 @@ def open_existing(
     """The recent writes that lie there, opened by `open_`, and their base row; None if there are none."""
     if os.path.islink(path) or identity(path) is None:
         return None
-    check_files(path)
     raw = open_(path)
     with raw.begin() as txn:
         stored = txn.get(BASE)
@@ -197,9 +216,11 @@ def base_of(stored: bytes | None) -> tuple[int, ...] | None:
 
 def _make(folder: str, path: str, base: bytes) -> None:
     """Build an empty environment and move it into place; what is there is removed."""
-    new = tempfile.mkdtemp(prefix=NEW, dir=folder)
+    new, permissions = new_folder(folder), permissions_of(folder)
     try:
         made = os.path.join(new, "recent")
+        make_folder(made, permissions)
+        os.close(make_file(os.path.join(made, DATA), permissions))
         raw = open_raw(made, FIRST_ROOM, max_dbs=0, sync=False)
         with raw.begin(write=True) as txn:
             txn.put(BASE, base)

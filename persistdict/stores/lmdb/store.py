@@ -28,6 +28,7 @@ from persistdict.stores.lmdb.environment import MUCH, open_environment
 from persistdict.stores.lmdb.integrity import Integrity
 from persistdict.stores.lmdb.labels import labels_in_use, scan_labelled
 from persistdict.stores.lmdb.mounts import check_filesystem
+from persistdict.stores.lmdb.ownership import PRIVATE
 from persistdict.stores.lmdb.population import count_in
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
@@ -59,6 +60,7 @@ class LmdbStore(Writing, Integrity, Store):
         counting: whether to note how often entries are read.
         clock: tells the time, seconds since the epoch.
         map_size: the size of the memory map to begin with; None for as large as the system allows.
+        permissions: of the folder; files have them without the rights to execute.
 
     Raises:
         UnsafePathError, NotAStoreError, OpenError: see `open_environment`.
@@ -80,6 +82,7 @@ class LmdbStore(Writing, Integrity, Store):
         counting: bool = False,
         clock: Callable[[], float] = time.time,
         map_size: int | None = None,
+        permissions: int = PRIVATE,
     ) -> None:
         self.limit = key_size_limit
         self.idle = idle
@@ -89,7 +92,7 @@ class LmdbStore(Writing, Integrity, Store):
         self._closed = False
         if not network:
             check_filesystem(path)
-        self.env = open_environment(path, map_size, timeout)
+        self.env = open_environment(path, map_size, timeout, permissions)
         self.touched = Uses() if counting else self.env.touched
         self.read_only = self.env.read_only
         self.shared = self.env

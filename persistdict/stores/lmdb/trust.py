@@ -12,11 +12,11 @@ import lmdb
 from persistdict.errors import CorruptStoreError
 from persistdict.stores.lmdb.engine import Engine
 from persistdict.stores.lmdb.failures import translated
-from persistdict.stores.lmdb.folder import DATA
+from persistdict.stores.lmdb.folder import DATA, check_files
 from persistdict.stores.lmdb.followers import Followers
 from persistdict.stores.lmdb.guard import Guard
 from persistdict.stores.lmdb.plain import begin_plain
-from persistdict.stores.lmdb.recent import recent_folder
+from persistdict.stores.lmdb.recent import check_recent_files, recent_folder
 from persistdict.stores.lmdb.recentcheck import check_recent
 from persistdict.stores.lmdb.trees import ADVICE
 
@@ -43,7 +43,12 @@ class Trust(Followers):
     damage = ""
 
     def look_at_files(self) -> None:
-        """Before anything maps the files: refuse what must not be. Raises CorruptStoreError or NotAStoreError."""
+        """Before anything maps the files: refuse what must not be.
+
+        Raises UnsafePathError, CorruptStoreError or NotAStoreError.
+        """
+        check_files(self.folder)  # again: an environment is opened anew after a fork
+        check_recent_files(self.folder)
         self.guard = Guard(os.path.join(self.folder, DATA))
         check_recent(recent_folder(self.folder))
 
