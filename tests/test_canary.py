@@ -23,6 +23,7 @@ MET = {
     "closed": {"ClosedError"},
     "bounded": {"FullError"},
     "full": {"DiskFullError"},
+    "sealed": {"TamperedError", "WrongKeyError", "DecodeError"},
 }
 
 
@@ -43,8 +44,9 @@ def small_disk(tmp_path):
         yield mount
 
 
-@pytest.mark.parametrize("sink", ["loguru", "logging"])
-@pytest.mark.parametrize("state", [state.__name__ for state in STATES])
+@pytest.mark.parametrize(
+    ("state", "sink"), [*((state.__name__, "loguru") for state in STATES), ("sound", "logging"), ("damaged", "logging")]
+)
 def test_nothing_that_is_said_shows_a_key_or_a_value(state, sink, tmp_path, small_disk):
     """Whatever is done, by every public method, to a dictionary in this state; in no text, argument or cause."""
     found = run_driver("canary", small_disk() if state == "full" else tmp_path, state, sink, quiet=True)

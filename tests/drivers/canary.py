@@ -262,6 +262,10 @@ def mapping_operations() -> dict[str, Callable[[Any], Calls]]:
         "maintain": all_of(lambda d: told(d.maintain())),
         "compact": all_of(lambda d: d.compact()),
         "backup": all_of(lambda d: d.backup(f"{d.path}-{secrets.token_hex(4)}"), lambda d: d.backup(d.path)),
+        "reseal": all_of(lambda d: d.reseal()),
+        "train_dictionary": all_of(
+            lambda d: told(d.train_dictionary(size=300)), lambda d: d.train_dictionary(size=TEXT)
+        ),
         "path": all_of(lambda d: d.path),
         "name": all_of(lambda d: d.name),
         "mode": all_of(lambda d: d.mode),
@@ -619,7 +623,39 @@ def full(path: str) -> Iterator[Any]:
         shutil.rmtree(path + durability)
 
 
-STATES = [sound, background, damaged, torn, undecodable, read_only, closed, bounded, full]
+def sealed(path: str) -> Iterator[Any]:
+    """With every kind of seal; entries that somebody has changed; other keys than the right ones, canaries too."""
+    key, other = RAW[:30] + b"-1", RAW[:30] + b"-2"
+    seals: list[dict[str, Any]] = [
+        {"compression": "zstd", "encryption_key": key},
+        {"compression": "zlib", "signing_key": key},
+        {"compression": "lz4"},
+    ]
+    for number, options in enumerate(seals):
+        place = f"{path}{number}"
+        d = filled(place, **options)
+        told(d._options)
+        yield d
+        attempt("reopen", lambda place=place: opened(place))
+        for option in ("encryption_key", "signing_key"):
+            for keys in (other, {1: key}, {0: key, 1: TEXT}, RAW, TEXT, fail):
+                attempt("other keys", lambda place=place, one={option: keys}: opened(place, **one))
+        d = filled(place + "changed", **options)
+        attempt("change", lambda d=d: change(d))
+        yield d
+    d = filled(path + "rotated", encryption_key={0: key})
+    d.close()
+    yield opened(path + "rotated", encryption_key={0: key, 1: other})
+
+
+def change(d: PersistDict[Any, Any]) -> None:
+    """Change a byte of every entry below the seal, with a right checksum."""
+    store: Any = d._opened()
+    for item in [*store.bare.scan()]:
+        store.bare.put(item.kb, item.hint, item.tag, item.blob[:-1] + bytes((item.blob[-1] ^ 1,)))
+
+
+STATES = [sound, background, damaged, torn, undecodable, read_only, closed, bounded, full, sealed]
 
 
 def main(folder: str, state: str, sink: str) -> None:
