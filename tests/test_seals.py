@@ -399,10 +399,17 @@ def test_a_plain_entry_in_a_sealed_dictionary_is_refused():
 def set_info(path, name, text):
     """Change a setting of a store, and tell what it was."""
     store = LmdbStore(str(path))
-    before = store.info()[name]
+    before = store.info().get(name)
     store.update(lambda txn: txn.set_info(name, text), whole=True)
     store.close()
     return before
+
+
+def remove_info(path, name):
+    """Remove a setting of a store."""
+    store = LmdbStore(str(path))
+    store.update(lambda txn: txn._d.delete(name.encode(), db=store.meta), whole=True)
+    store.close()
 
 
 @protected
@@ -415,6 +422,29 @@ def test_notes_about_keys_that_were_changed_are_refused(path, option):
             dictionary(path, **{option: KEY})
         assert set_info(path, name, kept) == text
     dictionary(path, **{option: KEY}).close()
+
+
+@protected
+def test_notes_about_keys_that_are_missing_are_not_made_anew(path, option):
+    """For without the old ones, nothing that is there could be opened any more."""
+    with dictionary(path, **{option: KEY}) as d:
+        d["a"] = 1
+        kept = d._opened().info()
+    for lost in (
+        ("seal keys",),
+        ("seal keys", "seal salt"),
+        ("seal keys", "codec"),
+        ("seal keys", "seal salt", "codec"),
+    ):
+        for name in lost:
+            remove_info(path, name)
+        for ring in (KEY, {0: KEY, 1: NEW}):
+            with pytest.raises(WrongKeyError, match="missing; nothing was changed"):
+                dictionary(path, **{option: ring})
+        for name in lost:
+            set_info(path, name, kept[name])
+    with dictionary(path, **{option: KEY}) as d:
+        assert dict(d) == {"a": 1}
 
 
 # Bombs

@@ -53,12 +53,18 @@ class Asked:
         parts = [part.name for part in (compression, self._protection) if part is not None]
         self.name = "+".join(parts)
 
-    def enroll(self, txn: Transaction) -> None:
-        """Note the newest of the keys in the store, if it is not noted yet."""
+    def enroll(self, txn: Transaction, *, is_new: bool = True) -> None:
+        """Note the newest of the keys in the store, if it is not noted yet.
+
+        Only in a new store there are no notes yet; in another one they were lost. To make them anew would leave what is
+        there without a key for good.
+        """
         if self._protection is None or self.ring is None:
             return
         salt, notes = _unhex(txn.get_info(SALT) or ""), _parsed(txn.get_info(KEYS) or "")
         if not notes:
+            if not is_new or salt:
+                raise _no_notes()
             salt = os.urandom(16)
             txn.set_info(SALT, salt.hex())
         if self.ring.current not in notes:
@@ -86,14 +92,14 @@ class Asked:
 
     def _secret(self, protection: Protection, notes: dict[int, bytes]) -> bytes:
         """The secret of the store, which all keys that are noted must open."""
+        if not notes:
+            raise _no_notes()
         missing = notes.keys() - protection.ring.keys.keys()
-        if missing or not notes:
+        if missing:
             numbers = ", ".join(map(str, sorted(missing)))
             raise WrongKeyError(
                 f"the dictionary is sealed with the key number {numbers}, which was not given ({protection.ring!r}); "
                 "nothing was changed"
-                if notes
-                else "the notes about the keys of the dictionary are missing; nothing was changed"
             )
         return [protection.recognise(number, note) for number, note in sorted(notes.items())][-1]
 
@@ -204,6 +210,10 @@ def _parsed(text: str) -> dict[int, bytes]:
         return {int(number): bytes.fromhex(note) for number, note in pairs}
     except ValueError:
         raise WrongKeyError("the notes about the keys of the dictionary are damaged; nothing was changed") from None
+
+
+def _no_notes() -> WrongKeyError:
+    return WrongKeyError("the notes about the keys of the dictionary are missing; nothing was changed")
 
 
 def _unhex(text: str) -> bytes:
