@@ -540,6 +540,19 @@ def test_a_newer_key_takes_over_and_the_older_can_be_given_up(path, option):
         dictionary(path, **{option: {1: KEY}}, compression="zstd")
 
 
+@protected
+def test_the_hint_of_an_entry_that_was_overwritten_is_sealed_anew(path, option):
+    """An overwrite keeps the first key object, and so what was sealed of it with the older key."""
+    with dictionary(path, **{option: {1: KEY}}) as d:
+        d.update({1.5: "a", True: "b", ("t", 2.0): "c"})
+    with dictionary(path, **{option: {1: KEY, 2: NEW}}) as d:
+        d.update({1.5: "A", True: "B", ("t", 2.0): "C"})
+        d.reseal()
+    with dictionary(path, **{option: {2: NEW}}) as d:
+        assert list(d.items()) == [(1.5, "A"), (True, "B"), (("t", 2.0), "C")]
+        assert d.verify().ok
+
+
 def test_upkeep_seals_anew_and_goes_on_where_it_was_stopped(path):
     with dictionary(path, encryption_key={0: KEY}) as d:
         d.update({n: n for n in range(3000)})

@@ -47,7 +47,7 @@ class Resealing:
             if not batch:
                 self._finish()
                 break
-            old = [item.kb for item in batch if seal.is_old(item.blob)]
+            old = [item.kb for item in batch if seal.is_old(item.hint, item.blob)]
             if old:
                 done += bare.update(lambda txn, old=old: self._renew(txn, old), size=len(old), whole=True)
         return done
@@ -58,7 +58,7 @@ class Resealing:
         for kb in kbs:
             try:
                 record = txn.get(kb)
-                if record is None or not seal.is_old(record.blob):
+                if record is None or not seal.is_old(record.hint, record.blob):
                     continue
                 plain = names.open_key(kb)
                 hint = names.hint(plain, names.open_hint(plain, record.hint))

@@ -163,9 +163,14 @@ class Seal:
             raise TamperedError("an entry is not sealed as this dictionary is")
         return self.protection.protect(kind, kb, self.protection.check(kind, kb, sealed))
 
-    def is_old(self, sealed: bytes) -> bool:
-        """Whether the bytes of a record are sealed with another key than the current one."""
-        return self.protection is not None and sealed[:1] != bytes((self.protection.current,))
+    def is_old(self, hint: bytes, sealed: bytes) -> bool:
+        """Whether the hint or the bytes of a record are sealed with another key than the current one.
+
+        The hint may be alone: an overwrite keeps it.
+        """
+        if self.protection is None:
+            return False
+        return sealed[:1] != bytes((self.protection.current,)) or self.names.is_old(hint)
 
     # Dictionaries of zstd
 
