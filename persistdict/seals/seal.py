@@ -194,10 +194,15 @@ class Seal:
 
     # Keys
 
-    def forget_old_keys(self, txn: Transaction) -> None:
-        """Note that no entry is sealed with another key than the newest."""
+    def forget_older_keys(self, txn: Transaction) -> None:
+        """Note that no entry is sealed with a key that is older than the current one.
+
+        Meanwhile somebody may have noted a newer one; then there are still entries with this one.
+        """
+        assert self.protection is not None
         notes = _parsed(txn.get_info(KEYS) or "")
-        txn.set_info(KEYS, _packed({max(notes): notes[max(notes)]}))
+        current = self.protection.current
+        txn.set_info(KEYS, _packed({number: note for number, note in notes.items() if number >= current}))
 
 
 def _dictionary_key(number: int) -> bytes:
