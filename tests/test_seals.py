@@ -732,6 +732,10 @@ def test_a_trained_dictionary_makes_small_values_smaller_for_everybody(path):
     d.update(texts)
     assert sum(len(item.blob) for item in d._opened().bare.scan()) < former
     assert dict(other) == texts  # it learns of the dictionary by what it reads
+    d["by d"] = other["by other"] = texts[0]
+    sizes = [len(d._opened().bare.get(b"\x30" + name).blob) for name in (b"by d", b"by other")]
+    assert sizes[0] == sizes[1]
+    assert (d.pop("by d"), d.pop("by other")) == (texts[0], texts[0])
     again = d.train_dictionary(size=1000, values=500)
     assert (len(d), again.values) == (3000, 400)
     d["one more"] = texts[0]
