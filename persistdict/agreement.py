@@ -31,9 +31,12 @@ def agree(store: Store, options: Options, codec: str, seal: Any) -> str:
     """
     names, mode = {"codec": codec, "keys": options.key_name()}, options.mode
     sealed = "" if seal is None else seal.name
+    stored = store.info()
+    is_empty = seal is None or "codec" in stored or not store.any()
 
     def work(txn: Transaction) -> None:
-        if txn.get_info("codec") is None:
+        is_new = txn.get_info("codec") is None
+        if is_new:
             if mode in IMMUTABLE:
                 txn.set_info("mode", mode)
             if seal is not None:
@@ -42,9 +45,8 @@ def agree(store: Store, options: Options, codec: str, seal: Any) -> str:
             if txn.get_info(name) is None:
                 txn.set_info(name, text)
         if txn.get_info("seal") == sealed and seal is not None:
-            seal.enroll(txn)
+            seal.enroll(txn, is_new=is_new and is_empty)
 
-    stored = store.info()
     writes = mode != "r" and not store.read_only
     if not names.keys() <= stored.keys() and mode != "r":
         store.update(work, whole=True)

@@ -100,7 +100,11 @@ class Sealing(Upkeep[K, V]):
         between which others read and write; what was done stays if it is interrupted. Entries keep their times and
         their order; their versions change.
 
-        While there are entries with an older key, every handle must have all keys.
+        While there are entries with an older key, every handle must have all keys. One that was opened before, with the
+        older keys alone, goes on to write with them: close all of these first. What was written so nevertheless raises
+        WrongKeyError once the older keys are given up; open the dictionary with all keys then, and call this again.
+
+        Cost: a look at every entry.
 
         >>> from persistdict import PersistDict
         >>> old, new = b"1" * 32, b"2" * 32
@@ -111,5 +115,5 @@ class Sealing(Upkeep[K, V]):
         (1, 'secret')
         """
         self._writable()
-        resealing = self._charge.resealing
-        return 0 if resealing is None or not resealing.is_due() else resealing.go(go_on)
+        own = self._charge.resealing  # which upkeep may be in the middle of
+        return 0 if own is None else own.anew().go(go_on)

@@ -17,6 +17,7 @@ import pytest
 from drivers import tamper
 
 from persistdict import (
+    BusyError,
     CorruptEntryError,
     DamagedEntryWarning,
     DecodeError,
@@ -38,7 +39,7 @@ from persistdict.seals.seal import Asked
 from persistdict.seals.sealed import Sealed
 from persistdict.stores.lmdb import LmdbStore
 from persistdict.stores.memory import MemoryStore
-from persistdict.testing import StoreContract
+from persistdict.testing import Clock, StoreContract
 
 KEY, NEW = b"k" * 32, b"n" * 32
 QUIET = {"background_thread": "disabled"}
@@ -399,10 +400,17 @@ def test_a_plain_entry_in_a_sealed_dictionary_is_refused():
 def set_info(path, name, text):
     """Change a setting of a store, and tell what it was."""
     store = LmdbStore(str(path))
-    before = store.info()[name]
+    before = store.info().get(name)
     store.update(lambda txn: txn.set_info(name, text), whole=True)
     store.close()
     return before
+
+
+def remove_info(path, name):
+    """Remove a setting of a store."""
+    store = LmdbStore(str(path))
+    store.update(lambda txn: txn._d.delete(name.encode(), db=store.meta), whole=True)
+    store.close()
 
 
 @protected
@@ -415,6 +423,29 @@ def test_notes_about_keys_that_were_changed_are_refused(path, option):
             dictionary(path, **{option: KEY})
         assert set_info(path, name, kept) == text
     dictionary(path, **{option: KEY}).close()
+
+
+@protected
+def test_notes_about_keys_that_are_missing_are_not_made_anew(path, option):
+    """For without the old ones, nothing that is there could be opened any more."""
+    with dictionary(path, **{option: KEY}) as d:
+        d["a"] = 1
+        kept = d._opened().info()
+    for lost in (
+        ("seal keys",),
+        ("seal keys", "seal salt"),
+        ("seal keys", "codec"),
+        ("seal keys", "seal salt", "codec"),
+    ):
+        for name in lost:
+            remove_info(path, name)
+        for ring in (KEY, {0: KEY, 1: NEW}):
+            with pytest.raises(WrongKeyError, match="missing; nothing was changed"):
+                dictionary(path, **{option: ring})
+        for name in lost:
+            set_info(path, name, kept[name])
+    with dictionary(path, **{option: KEY}) as d:
+        assert dict(d) == {"a": 1}
 
 
 # Bombs
@@ -510,6 +541,123 @@ def test_a_newer_key_takes_over_and_the_older_can_be_given_up(path, option):
         dictionary(path, **{option: {1: KEY}}, compression="zstd")
 
 
+@protected
+def test_the_hint_of_an_entry_that_was_overwritten_is_sealed_anew(path, option):
+    """An overwrite keeps the first key object, and so what was sealed of it with the older key."""
+    with dictionary(path, **{option: {1: KEY}}) as d:
+        d.update({1.5: "a", True: "b", ("t", 2.0): "c"})
+    with dictionary(path, **{option: {1: KEY, 2: NEW}}) as d:
+        d.update({1.5: "A", True: "B", ("t", 2.0): "C"})
+        d.reseal()
+    with dictionary(path, **{option: {2: NEW}}) as d:
+        assert list(d.items()) == [(1.5, "A"), (True, "B"), (("t", 2.0), "C")]
+        assert d.verify().ok
+
+
+@pytest.mark.parametrize("upkeep", [True, False])
+def test_a_batch_that_failed_is_done_before_the_older_key_is_given_up(path, monkeypatch, upkeep):
+    """By upkeep and by hand: a pass in which a write has failed begins again."""
+    with dictionary(path, encryption_key={1: KEY}) as d:
+        d.update({n: n for n in range(1000)})
+    d = dictionary(path, encryption_key={1: KEY, 2: NEW})
+    bare, calls = d._opened().bare, iter(range(100))
+    real = bare.update
+
+    def fails_once(*args, **options):
+        if next(calls) == 1:
+            raise BusyError("another process is in the way")
+        return real(*args, **options)
+
+    monkeypatch.setattr(bare, "update", fails_once)
+    seal_anew = d.maintain if upkeep else d.reseal
+    with pytest.raises(BusyError):
+        seal_anew()
+    seal_anew()
+    d.close()
+    with dictionary(path, encryption_key={2: NEW}) as d:
+        assert dict(d) == {n: n for n in range(1000)}
+
+
+def test_threads_that_seal_anew_at_once_each_do_all_of_it(path):
+    """None tells that it is done, and gives up the older key, before it is."""
+    with dictionary(path, encryption_key={1: KEY}) as d:
+        d.update({n: n for n in range(2000)})
+    d, outcomes = dictionary(path, encryption_key={1: KEY, 2: NEW}), []
+
+    def work(seal_anew):
+        seal_anew()
+        outcomes.append({item.blob[0] for item in d._opened().bare.scan()})
+
+    threads = [threading.Thread(target=work, args=(call,)) for call in (d.reseal, d.reseal, d.maintain, d.reseal)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 4 and outcomes.count({2}) >= 3
+    d.close()
+
+
+def test_a_pass_that_ends_while_a_still_newer_key_is_in_use_gives_up_only_older_ones(path):
+    with dictionary(path, encryption_key={1: KEY}) as d:
+        d["a"] = 1
+    d = dictionary(path, encryption_key={1: KEY, 2: NEW})
+    with dictionary(path, encryption_key={1: KEY, 2: NEW, 3: b"3" * 32}):
+        assert d.reseal() == 1
+    with pytest.raises(WrongKeyError, match="key number 2,"):
+        dictionary(path, encryption_key={3: b"3" * 32})
+    d.close()
+    with dictionary(path, encryption_key={2: NEW, 3: b"3" * 32}) as d:
+        assert d.reseal() == 1
+    with dictionary(path, encryption_key={3: b"3" * 32}) as d:
+        assert dict(d) == {"a": 1}
+
+
+@protected
+def test_what_a_handle_with_the_older_key_has_written_late_is_sealed_anew_when_asked(path, option):
+    late = dictionary(path, **{option: {1: KEY}})
+    with dictionary(path, **{option: {1: KEY, 2: NEW}}) as d:
+        d.reseal()
+        late["a"] = 1
+    late.close()
+    with dictionary(path, **{option: {2: NEW}}) as d, pytest.raises(WrongKeyError, match="key number 1,"):
+        d["a"]
+    with dictionary(path, **{option: {1: KEY, 2: NEW}}) as d:
+        assert d.reseal() == 1
+    with dictionary(path, **{option: {2: NEW}}) as d:
+        assert dict(d) == {"a": 1}
+
+
+def test_by_a_clock_that_is_not_believed_no_key_is_given_up(path):
+    """What is over by it was not sealed anew, and is there again when the clock is set right."""
+    clock = Clock()
+    with dictionary(path, encryption_key={1: KEY}, clock=clock) as d:
+        d.set("a", 1, ttl=86400)
+    clock.now += 300 * 86400
+    with dictionary(path, encryption_key={1: KEY, 2: NEW}, clock=clock) as d:
+        assert d.reseal() == 0
+        d.maintain()
+    clock.now -= 300 * 86400
+    with pytest.raises(WrongKeyError, match="key number 1,"):
+        dictionary(path, encryption_key={2: NEW}, clock=clock)
+    with dictionary(path, encryption_key={1: KEY, 2: NEW}, clock=clock) as d:
+        assert d.reseal() == 1
+    with dictionary(path, encryption_key={2: NEW}, clock=clock) as d:
+        assert d["a"] == 1
+
+
+def test_large_entries_are_sealed_anew_a_few_at_a_time(path):
+    """A batch is some megabytes, however large its entries are."""
+    with dictionary(path, encryption_key={1: KEY}) as d:
+        d.update({n: bytes(1 << 20) for n in range(40)})
+    d = dictionary(path, encryption_key={1: KEY, 2: NEW})
+    tracemalloc.start()
+    assert d.reseal() == 40
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20
+    d.close()
+
+
 def test_upkeep_seals_anew_and_goes_on_where_it_was_stopped(path):
     with dictionary(path, encryption_key={0: KEY}) as d:
         d.update({n: n for n in range(3000)})
@@ -584,6 +732,10 @@ def test_a_trained_dictionary_makes_small_values_smaller_for_everybody(path):
     d.update(texts)
     assert sum(len(item.blob) for item in d._opened().bare.scan()) < former
     assert dict(other) == texts  # it learns of the dictionary by what it reads
+    d["by d"] = other["by other"] = texts[0]
+    sizes = [len(d._opened().bare.get(b"\x30" + name).blob) for name in (b"by d", b"by other")]
+    assert sizes[0] == sizes[1]
+    assert (d.pop("by d"), d.pop("by other")) == (texts[0], texts[0])
     again = d.train_dictionary(size=1000, values=500)
     assert (len(d), again.values) == (3000, 400)
     d["one more"] = texts[0]

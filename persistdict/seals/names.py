@@ -59,6 +59,10 @@ class Names:
         """The hint itself. Raises TamperedError if it is not that of the key."""
         return sealed
 
+    def is_old(self, sealed: bytes) -> bool:
+        """Whether a hint in the store is sealed with another key than the current one."""
+        return False
+
     def label(self, label: bytes) -> bytes:
         """The label in the store; b"" stays so."""
         return label
@@ -97,6 +101,9 @@ class SignedNames(Names):
         if len(sealed) <= MAC_SIZE or sealed[1 : 1 + MAC_SIZE] != self._mac(sealed[0], kb, hint):
             raise tampered()
         return hint
+
+    def is_old(self, sealed: bytes) -> bool:
+        return sealed[:1] not in (b"", bytes((self._signing.current,)))
 
     def _mac(self, number: int, kb: bytes, hint: bytes) -> bytes:
         return self._signing.sign(number, b"hint" + len(kb).to_bytes(4, "little") + kb + hint)[:MAC_SIZE]

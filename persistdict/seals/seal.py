@@ -53,12 +53,18 @@ class Asked:
         parts = [part.name for part in (compression, self._protection) if part is not None]
         self.name = "+".join(parts)
 
-    def enroll(self, txn: Transaction) -> None:
-        """Note the newest of the keys in the store, if it is not noted yet."""
+    def enroll(self, txn: Transaction, *, is_new: bool = True) -> None:
+        """Note the newest of the keys in the store, if it is not noted yet.
+
+        Only in a new store there are no notes yet; in another one they were lost. To make them anew would leave what is
+        there without a key for good.
+        """
         if self._protection is None or self.ring is None:
             return
         salt, notes = _unhex(txn.get_info(SALT) or ""), _parsed(txn.get_info(KEYS) or "")
         if not notes:
+            if not is_new or salt:
+                raise _no_notes()
             salt = os.urandom(16)
             txn.set_info(SALT, salt.hex())
         if self.ring.current not in notes:
@@ -86,14 +92,14 @@ class Asked:
 
     def _secret(self, protection: Protection, notes: dict[int, bytes]) -> bytes:
         """The secret of the store, which all keys that are noted must open."""
+        if not notes:
+            raise _no_notes()
         missing = notes.keys() - protection.ring.keys.keys()
-        if missing or not notes:
+        if missing:
             numbers = ", ".join(map(str, sorted(missing)))
             raise WrongKeyError(
                 f"the dictionary is sealed with the key number {numbers}, which was not given ({protection.ring!r}); "
                 "nothing was changed"
-                if notes
-                else "the notes about the keys of the dictionary are missing; nothing was changed"
             )
         return [protection.recognise(number, note) for number, note in sorted(notes.items())][-1]
 
@@ -157,9 +163,14 @@ class Seal:
             raise TamperedError("an entry is not sealed as this dictionary is")
         return self.protection.protect(kind, kb, self.protection.check(kind, kb, sealed))
 
-    def is_old(self, sealed: bytes) -> bool:
-        """Whether the bytes of a record are sealed with another key than the current one."""
-        return self.protection is not None and sealed[:1] != bytes((self.protection.current,))
+    def is_old(self, hint: bytes, sealed: bytes) -> bool:
+        """Whether the hint or the bytes of a record are sealed with another key than the current one.
+
+        The hint may be alone: an overwrite keeps it.
+        """
+        if self.protection is None:
+            return False
+        return sealed[:1] != bytes((self.protection.current,)) or self.names.is_old(hint)
 
     # Dictionaries of zstd
 
@@ -183,10 +194,15 @@ class Seal:
 
     # Keys
 
-    def forget_old_keys(self, txn: Transaction) -> None:
-        """Note that no entry is sealed with another key than the newest."""
+    def forget_older_keys(self, txn: Transaction) -> None:
+        """Note that no entry is sealed with a key that is older than the current one.
+
+        Meanwhile somebody may have noted a newer one; then there are still entries with this one.
+        """
+        assert self.protection is not None
         notes = _parsed(txn.get_info(KEYS) or "")
-        txn.set_info(KEYS, _packed({max(notes): notes[max(notes)]}))
+        current = self.protection.current
+        txn.set_info(KEYS, _packed({number: note for number, note in notes.items() if number >= current}))
 
 
 def _dictionary_key(number: int) -> bytes:
@@ -204,6 +220,10 @@ def _parsed(text: str) -> dict[int, bytes]:
         return {int(number): bytes.fromhex(note) for number, note in pairs}
     except ValueError:
         raise WrongKeyError("the notes about the keys of the dictionary are damaged; nothing was changed") from None
+
+
+def _no_notes() -> WrongKeyError:
+    return WrongKeyError("the notes about the keys of the dictionary are missing; nothing was changed")
 
 
 def _unhex(text: str) -> bytes:

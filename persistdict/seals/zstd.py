@@ -39,9 +39,9 @@ class ZstdCompressor:
         """Use the newest dictionary from now on."""
         raw = self._find(None)
         if raw is not None:
-            self._newest = zstandard.ZstdCompressionDict(raw)
-            self._dictionaries[self._newest.dict_id()] = self._newest
-        self._generation += 1
+            newest = zstandard.ZstdCompressionDict(raw)
+            self._newest = self._dictionaries[newest.dict_id()] = newest
+        self._generation += 1  # last: whoever sees it sees the dictionary
 
     def compress(self, data: bytes) -> bytes:
         local = self._local
@@ -92,4 +92,5 @@ class ZstdCompressor:
             if raw is None:
                 raise DecodeError(f"an entry was compressed with the dictionary {number}, which is not there")
             self._dictionaries[number] = zstandard.ZstdCompressionDict(raw)
+            self.refresh()  # others have trained it, and may have done so just now
         return self._dictionaries.get(number)
