@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from persistdict.core import MISSING, Core
+from persistdict.keys import TEXT
 from persistdict.options import seconds
 from persistdict.spans import INITIALISED
 from persistdict.store import Transaction
@@ -17,6 +18,8 @@ __all__ = ["Many"]
 K = TypeVar("K")
 V = TypeVar("V")
 S = TypeVar("S", bound="Many[Any, Any]")
+
+Encoded = tuple[bytes, bytes, int, bytes]  # key, hint, tag, blob
 
 
 class Many(Core[K, V]):
@@ -76,21 +79,31 @@ class Many(Core[K, V]):
         self._set_pairs(_pairs(items, {}), self._ttl if ttl is MISSING else seconds(ttl), label)
 
     def _set_pairs(self, pairs: Iterable[tuple[Any, Any]], ttl: float | None, label: bytes = b"") -> None:
-        encode = self._codec.encode
-        encoded = [(*self._locate(key), *encode(value)) for key, value in pairs]
+        kept, rows = self._encoded(pairs)
         size = self._store.max_batch
-        for start in range(0, len(encoded), size):
-            part = encoded[start : start + size]
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
 
-            def work(txn: Transaction, part: list[Any] = part) -> int:
-                for _, kb, hint, tag, blob in part:
-                    txn.put(kb, hint, tag, blob, ttl=ttl, label=label)
+            def work(txn: Transaction, part: list[Encoded] = part) -> int:
+                txn.put_many(part, ttl=ttl, label=label)
                 return txn.id()
 
-            pairs = [(kb, blob) for _, kb, _, _, blob in part]
-            weight = len(part) + (sum(len(blob) for *_, blob in part) >> 11)
-            self._write_many(work, [kept_as for kept_as, *_ in part], weight, pairs)
+            written = [(row[0], row[3]) for row in part] if self._bounds is not None else []
+            weight = len(part) + (sum(len(row[3]) for row in part) >> 11)
+            self._write_many(work, kept[start : start + size], weight, written)
             self._tally.sets.add(len(part))
+
+    def _encoded(self, pairs: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Encoded]]:
+        """Under what the front keeps the keys; and keys, hints, tags and blobs."""
+        encode, fast, kept, rows = self._codec.encode, self._fast_type, [], []
+        for key, value in pairs:
+            if type(key) is fast and key.isascii():
+                kept_as, kb, hint = key, TEXT + key.encode(), b""
+            else:
+                kept_as, kb, hint = self._locate(key)
+            kept.append(kept_as)
+            rows.append((kb, hint, *encode(value)))
+        return kept, rows
 
     def delete_many(self, keys: Iterable[K]) -> int:
         """Remove those of the keys that are there, in one transaction. Returns how many there were.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import enum
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from persistdict.errors import Unsupported
@@ -121,6 +122,13 @@ class Transaction(abc.ABC):
         label: bytes = b"",
     ) -> Receipt | None:  # fmt: skip
         """Set an entry; its time limit and label are replaced too. None, and nothing done, if `when` does not hold."""
+
+    def put_many(
+        self, batch: Sequence[tuple[bytes, bytes, int, bytes]], *, ttl: float | None = None, label: bytes = b""
+    ) -> None:
+        """Set many entries, each a key, hint, tag and blob, as `put` would one after the other."""
+        for row in batch:
+            self.put(*row, ttl=ttl, label=label)
 
     @abc.abstractmethod
     def delete(self, kb: bytes, *, when: Condition = ANY) -> Record | None:

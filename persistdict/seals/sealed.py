@@ -7,7 +7,7 @@ be opened is passed over with a warning by what goes through many, as a damaged 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from persistdict.errors import CorruptEntryError, DamagedEntryWarning, PersistDictError, Unsupported
@@ -222,6 +222,14 @@ class _Inside(Transaction):
         sealed = names.key(kb)
         tag, blob = self._sealed.seal.seal(sealed, tag, blob)
         return self._txn.put(sealed, names.hint(kb, hint), tag, blob, ttl=ttl, when=when, label=names.label(label))
+
+    def put_many(
+        self, batch: Sequence[tuple[bytes, bytes, int, bytes]], *, ttl: float | None = None, label: bytes = b""
+    ) -> None:
+        names, seal = self._names, self._sealed.seal.seal
+        rows = ((names.key(kb), names.hint(kb, hint), tag, blob) for kb, hint, tag, blob in batch)
+        sealed = [(kb, hint, *seal(kb, tag, blob)) for kb, hint, tag, blob in rows]
+        self._txn.put_many(sealed, ttl=ttl, label=names.label(label))
 
     def delete(self, kb: bytes, *, when: Condition = ANY) -> Record | None:
         return self._sealed.record(self._txn.delete(self._names.key(kb), when=when))

@@ -71,6 +71,15 @@ class StoreTests:
         self._opened.append(store)
         return store
 
+    def another(self) -> Store:
+        """A handle on other entries."""
+        path, self.path = self.path, self.path / "another"
+        self.path.mkdir()
+        try:
+            return self.store()
+        finally:
+            self.path = path
+
     def pair(self, idle: float | None = None) -> tuple[Store, Store]:
         """Two handles on the same entries: one to write, one to look."""
         return self.store(idle), self.store(idle)

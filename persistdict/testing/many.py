@@ -19,6 +19,60 @@ WAYS: list[dict[str, Any]] = [{}, {"size": 10**6}, {"whole": True}]  # of `updat
 class ManyTests(StoreTests):
     """What holds for many entries at once."""
 
+    @pytest.mark.parametrize("way", WAYS)
+    def test_many_are_put_as_one_after_the_other(self, way: dict[str, Any]) -> None:
+        """New ones, those that are there, those that occur twice, large ones and long keys, in the order given."""
+        batch = [(key(number), b"", 1, b"new %d" % number) for number in (7, 3, 900, 1, 5)]
+        batch += [(key(2), b"", 2, b"large" * 20_000), (key(3), b"h", 3, b"again"), (key(8) * 80, b"", 1, b"long")]
+        batch += [(b"\x20late", b"h", 4, b""), (key(2), b"", 1, b"small"), (key(6), b"", 1, b"l" * 200_000)]
+        one, other = self.pair()
+        for store, at_once in ((one, True), (self.another(), False)):
+            for number in (3, 4, 5):
+                store.put(key(number), b"i", 1, b"old", ttl=1000 if number == 5 else None, label=b"l")
+
+            def work(txn: Transaction, at_once: bool = at_once) -> int:
+                if at_once:
+                    txn.put_many(batch)
+                    txn.put_many([])
+                else:
+                    for row in batch:
+                        txn.put(*row)
+                return txn.id()
+
+            assert store.update(work, **way) == store.begin().id()
+        plain = self._opened[-1]
+        assert kbs(other.scan()) == kbs(plain.scan())
+        for kb in kbs(plain.scan()):
+            record, expected = other.get(kb), plain.get(kb)
+            assert record is not None and expected is not None
+            assert record[:4] + record[6:] == expected[:4] + expected[6:]
+        assert other.labels() == [b"l"]
+
+    def test_many_are_put_with_a_time_limit_and_a_label(self) -> None:
+        store, other = self.pair(idle=500)
+        batch = [(key(number), b"", 1, b"v") for number in range(700)]
+        store.update(lambda txn: txn.put_many(batch, ttl=50, label=b"l"), size=700)
+        assert kbs(other.labelled(b"l")) == [row[0] for row in batch]
+        self.clock.now += 51
+        assert other.get(key(5)) is None
+
+    def test_an_entry_that_is_rewritten_stays_what_it_was(self) -> None:
+        store, other = self.pair()
+        store.put(key(1), b"h", 1, b"v", ttl=1000, label=b"l")
+        store.put(key(2), b"", 1, b"large" * 20_000)
+        before = {number: store.get(key(number)) for number in (1, 2)}
+        self.clock.now += 10
+        for blob in (b"other", b"l" * 100_000, b""):
+            for number in (1, 2):
+                assert store.update(lambda txn, number=number: txn.rewrite(key(number), b"i", 9, blob), whole=True)  # noqa: B023
+                record, former = other.get(key(number)), before[number]
+                assert record is not None and former is not None
+                assert record[:4] == (key(number), b"i", 9, blob)
+                assert record[6:] == former[6:] and record.seq == former.seq
+        assert not store.update(lambda txn: txn.rewrite(key(3), b"", 1, b""), whole=True)
+        assert kbs(other.scan()) == [key(1), key(2)]
+        assert kbs(other.labelled(b"l")) == [key(1)]
+
     # Iteration
 
     @pytest.mark.parametrize("total", [0, 1, 511, 512, 513, 1500])

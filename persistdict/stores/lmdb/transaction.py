@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from persistdict.errors import StoreError
 from persistdict.spans import ALL, OUTSIDE, OWN, Span
 from persistdict.store import ANY, Condition, Receipt, Record, Transaction
+from persistdict.stores.lmdb.bulk import chunks_of, put_new_ones
 from persistdict.stores.lmdb.failures import disk_full
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.population import any_outside, clear_in, first_in
@@ -23,11 +25,12 @@ class _Counting(Transaction):
     def __init__(self) -> None:
         self._n = -1
 
-    def _next(self) -> int:
-        self._n += 1
+    def _next(self, many: int = 1) -> int:
+        """The number of the next write, of which there are so many."""
+        first, self._n = self._n + 1, self._n + many
         if self._n >> COUNTER_BITS:
             raise StoreError(f"one transaction can write {1 << COUNTER_BITS:,} entries; split the batch")
-        return self._n
+        return first
 
     def delete(self, kb: bytes, when: Condition = ANY) -> Record | None:
         record = self.get(kb)
@@ -103,6 +106,18 @@ class DirectTransaction(_Counting):
         done = rows.put_in(self._d, version, kb, hint, tag, blob, ttl, when, label)
         return None if done is None else Receipt(done[0], version, done[1], self.id())
 
+    def put_many(
+        self, batch: Sequence[tuple[bytes, bytes, int, bytes]], *, ttl: float | None = None, label: bytes = b""
+    ) -> None:
+        rows = self._rows
+        if ttl is not None or label or rows.idle is not None:
+            super().put_many(batch, ttl=ttl, label=label)
+            return
+        for chunk in chunks_of(batch):
+            first = self._number << COUNTER_BITS | self._next(len(chunk))
+            for at, row in put_new_ones(rows, self._d, first, chunk):
+                rows.put_in(self._d, first + at, *row, None, ANY)
+
     def discard(self, kb: bytes, label: bytes | None = None) -> bool:
         return self._rows.delete_in(self._d, kb, label) is not None
 
@@ -144,9 +159,9 @@ class ClearingTransaction(DirectTransaction):
         self._refuse()
         return super().first(span, reverse=reverse)
 
-    def _next(self) -> int:
+    def _next(self, many: int = 1) -> int:
         self._refuse()
-        return super()._next()
+        return super()._next(many)
 
     def get(self, kb: bytes) -> Record | None:
         self._refuse()
