@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from persistdict.codecs import Codec, SafeCodec, names_agree
-from persistdict.errors import MismatchError, ReadOnlyWarning, TransactionError
+from persistdict.errors import MismatchError, NotAStoreError, ReadOnlyWarning, TransactionError
 from persistdict.front import Front
 from persistdict.lifecycle import CLOSED, Unopened, close_store, finalizer_of, watch
 from persistdict.log import Log
 from persistdict.maintenance import keeper_of
-from persistdict.modes import IMMUTABLE, Appending, Reading, bare_store
+from persistdict.modes import IMMUTABLE, MODES, Appending, Reading, bare_store
 from persistdict.options import Options, make_store, seconds
 from persistdict.routing import Routed
 from persistdict.spans import OWN
@@ -118,10 +118,12 @@ class Openable(Generic[K, V]):
         for name, text in asked.items():
             if name in stored and not names_agree(stored[name], text):
                 raise MismatchError(
-                    f"{store.place} was written with {name} {stored[name]!r} and must be opened with it, not with "
-                    f"{text!r}; nothing was changed"
+                    f"{store.place} was written with {name} {stored[name][:200]!r} and must be opened with it, not "
+                    f"with {text!r}; nothing was changed"
                 )
         kept = stored.get("mode", "rw")
+        if kept not in MODES:
+            raise NotAStoreError(f"{store.place} was made with a mode that this release does not know")
         if mode in IMMUTABLE and mode != kept:
             raise MismatchError(f"{store.place} was made with mode={kept!r}, and cannot be opened with {mode!r}")
         if kept in IMMUTABLE and not self._options.keeps_all:

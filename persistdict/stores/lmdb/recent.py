@@ -42,7 +42,7 @@ from persistdict.errors import CorruptStoreError, DiskFullError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id
 from persistdict.stores.lmdb.folder import DATA, NEW, check_files, identity
-from persistdict.stores.lmdb.layout import name_of
+from persistdict.stores.lmdb.layout import LAST_NUMBER, name_of
 from persistdict.stores.lmdb.opening import find_or_open, let_go, open_raw
 from persistdict.stores.lmdb.record import GONE, RESIDUE, Parsed, parse_record
 from persistdict.stores.lmdb.room import can_be_promised, give_room, keep_room
@@ -192,7 +192,8 @@ def base_of(stored: bytes | None) -> tuple[int, ...] | None:
         len(stored) == _BASE.size or (len(stored) == _BASE.size + 4 and crc32(stored) == RESIDUE)
     ):
         return None  # (the first files of this format had no checksum)
-    return _BASE.unpack_from(stored)
+    found = _BASE.unpack_from(stored)
+    return found if found[0] <= LAST_NUMBER else None
 
 
 def _make(folder: str, path: str, base: bytes) -> None:
