@@ -22,7 +22,7 @@ ROOMS = [
     ["core"],
     ["upkeep", "tags", "making"],
     ["awaiting"],
-    ["queuestate", "queuerows", "queuewait", "queueerrors"],
+    ["queuestate", "queueparts", "queuerows", "queuewait", "queueerrors"],
     ["queuecore"],
     ["jobs", "queuemoves"],
     ["queues"],
@@ -33,6 +33,7 @@ ROOMS = [
     ["views"],
     ["transactions"],
     ["dictionary"],
+    ["untrusted"],
     ["__init__", "testing"],
     ["integrations"],
 ]
