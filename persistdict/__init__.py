@@ -49,6 +49,7 @@ from persistdict.requests import make_key
 from persistdict.rescue import salvage
 from persistdict.statistics import Stats, TaskStatus
 from persistdict.store import ABSENT, ANY
+from persistdict.untrusted import open_untrusted
 
 if TYPE_CHECKING:
     from persistdict.jobs import Job
@@ -112,6 +113,7 @@ __all__ = [
     "ValueTypeError",
     "Versioned",
     "make_key",
+    "open_untrusted",
     "salvage",
 ]
 
