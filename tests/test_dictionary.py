@@ -565,6 +565,7 @@ def test_the_public_names_are_these():
         "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StillComputingError",
         "StoreError", "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError",
         "TransactionError", "UnsafePathError", "Unsupported", "ValueTypeError", "Versioned", "make_key",
+        "open_untrusted",
         "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)
