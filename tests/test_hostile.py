@@ -6,6 +6,7 @@ The targets are those of scripts/fuzz, each with a few hundred inputs; then what
 import fractions
 import os
 import random
+import struct
 import sys
 import textwrap
 import warnings
@@ -43,6 +44,7 @@ from persistdict.keys import KeyCodec
 from persistdict.queueparts import READY
 from persistdict.queuestate import ID, State
 from persistdict.spans import queue_head
+from persistdict.stores.lmdb.pages import BRANCH, HEADER, TREE
 from persistdict.stores.lmdb.record import LARGE, PIECES, label_key, pack_index, pack_record, seq_bytes
 
 CODEC = SafeCodec()
@@ -445,6 +447,34 @@ def test_a_database_of_another_kind_is_refused(tmp_path):
             txn.put(b"abc", b"de", db=x)
     with pytest.raises(NotAStoreError):
         PersistDict(tmp_path / "d", background_thread="disabled")
+
+
+@needs_proc
+@pytest.mark.parametrize("cut", [False, True])
+def test_trees_that_lead_in_circles_are_refused_at_once(tmp_path, cut):
+    """Of thirty branches, each of which leads to the next one twice, there are more ways than anybody can go."""
+    with PersistDict(tmp_path / "d", background_thread="disabled") as d:
+        d["a"] = 1
+    path = tmp_path / "d" / "data.mdb"
+    count = os.path.getsize(path) // 4096
+    nodes = b"".join(struct.pack("=HHHH", count, 0, 0, size) + b"k" * size for size in (0, 8))
+    branch = HEADER.pack(count, 0, BRANCH, 20, 4096 - len(nodes))
+    branch += struct.pack("=HH", 4096 - len(nodes), 4096 - len(nodes) + 8)
+    data = bytearray(path.read_bytes()[: count * 4096] + branch.ljust(4096 - len(nodes), b"\0") + nodes)
+    main = HEADER.size + 24 + TREE.size
+    for slot in (0, 4096):
+        TREE.pack_into(data, slot + main, 0, 0, 31, 1, 1, 0, 2, count)
+        struct.pack_into("=Q", data, slot + main + TREE.size, count + cut)
+    path.write_bytes(data)
+    code = f"""
+        from persistdict import PersistDict, PersistDictError
+        limit(256, 10)
+        try:
+            PersistDict({str(tmp_path / "d")!r}, background_thread="disabled")
+        except PersistDictError:
+            print("refused")
+    """
+    assert run_limited(code)[1:] == (0, "")
 
 
 # Rows of a queue
