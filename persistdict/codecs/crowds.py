@@ -15,11 +15,16 @@ __all__ = ["FEW", "is_crowded"]
 
 FEW = 512
 _SCATTERED = frozenset((str, bytes))
+_INTS = {int}
+_FAR = 1 << 64  # of the ints below, no more than 16 have one hash
 
 
 def is_crowded(keys: Collection[Any]) -> bool:
     """Whether too many keys have one hash. Raises TypeError for what has none."""
-    if len(keys) <= FEW or _SCATTERED.issuperset(map(type, keys)):
+    if len(keys) <= FEW:
+        return False
+    kinds = set(map(type, keys))
+    if kinds <= _SCATTERED or (kinds == _INTS and min(keys) > -_FAR and max(keys) < _FAR):
         return False
     if len(keys) - len(set(map(hash, keys))) <= FEW:
         return False
