@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from persistdict.seals.compression import Lz4, Zlib, Zstd
     from persistdict.statistics import Stats, TaskStatus
     from persistdict.store import ABSENT, ANY
+    from persistdict.untrusted import open_untrusted
 
 __version__ = "0.1.0"
 
@@ -122,6 +123,7 @@ __all__ = [
     "Zlib",
     "Zstd",
     "make_key",
+    "open_untrusted",
     "salvage",
 ]
 
@@ -150,6 +152,7 @@ _ROOMS = {
     "seals.compression": "Lz4 Zlib Zstd",
     "statistics": "Stats TaskStatus",
     "store": "ABSENT ANY",
+    "untrusted": "open_untrusted",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from persistdict.codecs import names_agree
-from persistdict.errors import MismatchError, WrongKeyError
-from persistdict.modes import IMMUTABLE
+from persistdict.errors import MismatchError, NotAStoreError, WrongKeyError
+from persistdict.modes import IMMUTABLE, MODES
 from persistdict.options import Options
 from persistdict.store import Store, Transaction
 
@@ -62,7 +62,7 @@ def _compare_names(store: Store, stored: dict[str, str], names: dict[str, str]) 
     for name, text in names.items():
         if name in stored and not names_agree(stored[name], text):
             raise MismatchError(
-                f"{store.place} was written with {name} {stored[name]!r} and must be opened with it, not with "
+                f"{store.place} was written with {name} {stored[name][:200]!r} and must be opened with it, not with "
                 f"{text!r}; nothing was changed"
             )
 
@@ -89,6 +89,8 @@ def _described(seal: str) -> str:
 
 def _agree_on_mode(store: Store, kept: str, options: Options) -> str:
     mode = options.mode
+    if kept not in MODES:
+        raise NotAStoreError(f"{store.place} was made with a mode that this release does not know")
     if mode in IMMUTABLE and mode != kept:
         raise MismatchError(f"{store.place} was made with mode={kept!r}, and cannot be opened with {mode!r}")
     if kept in IMMUTABLE and not options.keeps_all:

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from persistdict.bounded import Usage
-from persistdict.errors import CorruptEntryError, DamagedEntryWarning, told
+from persistdict.errors import CorruptEntryError, DamagedEntryWarning, DecodeError, told
 from persistdict.front import Front
 from persistdict.keys import TEXT
 from persistdict.openable import MISSING, Openable
 from persistdict.routing import Routed
-from persistdict.spans import Span, head_of
+from persistdict.spans import Span, head_of, name_in
 from persistdict.store import Condition, Item, Receipt, Record, Transaction
 
 __all__ = ["MISSING", "Core"]
@@ -45,6 +45,10 @@ class Core(Openable[K, V]):
         names: list[bytes] = []
         while (item := next(self._store.scan(values=False, by_key=True, span=span), None)) is not None:
             head = head_of(item.kb)
+            if name_in(head) is None or item.kb >= head + b"\xff":
+                self._warn_passed_over(DecodeError("it is in no possible space or queue"))
+                span = Span(item.kb + b"\0", span.stop)
+                continue
             names.append(head[1:])
             span = Span(head + b"\xff", span.stop)
         return [name[1:].decode("utf-8", "surrogatepass") for name in sorted(names)]

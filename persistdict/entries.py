@@ -22,7 +22,7 @@ from persistdict.memoize import Memoizing
 from persistdict.options import seconds
 from persistdict.ordered import Ordered
 from persistdict.store import ABSENT, ANY, Transaction, When
-from persistdict.tags import Tags, label_of
+from persistdict.tags import Tags, label_of, tag_of
 
 __all__ = ["Entries"]
 
@@ -125,7 +125,7 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         record = self._store.get(self._keys.encode(key)[0])
         if record is None:
             raise KeyError(key)
-        tag = record.label.decode() if record.label else None
+        tag = tag_of(record.label) if record.label else None
         times = record.ctime, record.mtime, record.atime, record.expires_at
         return Entry(*times, len(record.blob), record.version, tag)
 

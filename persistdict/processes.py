@@ -43,7 +43,7 @@ def is_alive(process: Process) -> bool:
         return _began(process.pid) == process.began
     try:
         os.kill(process.pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # or a number that is none of a process
         return False
     except OSError:
         return True  # it is somebody else's

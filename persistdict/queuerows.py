@@ -28,22 +28,20 @@ A clock that jumps: a lease is over at its end, or if it was given more than a m
 from __future__ import annotations
 
 import contextlib
-import struct
 from typing import NamedTuple
 
 from persistdict.errors import CorruptEntryError, MismatchError
+from persistdict.queueparts import HELD, LEASE, LEASED, READY, check_row, parse_lease
 from persistdict.queuestate import ID, JUMP, NEVER, State
 from persistdict.spans import Span
 from persistdict.store import Record, Transaction
 
 __all__ = ["ROOM", "Lease", "Ready", "Rows"]
 
-STATE, READY, LEASED, BODY, END = b"\x01", b"\x02", b"\x03", b"\x04", b"\xff"
+STATE, BODY, END = b"\x01", b"\x04", b"\xff"
 ROOM = 32  # bytes that a key of a row may need behind the head, with a priority that is any float
 LARGE = 4096  # bytes of an item from which on it lies apart, so that leases do not write it again
 AT_ONCE = 500  # leases that one transaction takes back
-_HELD = struct.Struct(">IB")
-_LEASE = struct.Struct(">QH")
 
 
 class Ready(NamedTuple):
@@ -125,7 +123,7 @@ class Rows:
         if apart := len(blob) > LARGE:
             txn.put(self._body + number, b"", tag, blob)
             blob = b""
-        self._make_ready(txn, state, priority + number, tag, _HELD.pack(0, apart) + blob)
+        self._make_ready(txn, state, priority + number, tag, HELD.pack(0, apart) + blob)
         state.next_id += 1
         state.unfinished += 1
 
@@ -151,7 +149,7 @@ class Rows:
         found: list[Ready] = []
         for place in sorted(state.strays, reverse=state.is_lifo)[:many]:
             try:
-                record = txn.get(self._ready + place)
+                record = self._sound(txn.get(self._ready + place))
                 if record is None:
                     raise CorruptEntryError("an item of a queue is missing")
             except CorruptEntryError as error:
@@ -171,7 +169,7 @@ class Rows:
         """The ready row that comes next if none lies before this edge. (A search costs more than a look.)"""
         key = self._ready + state.neighbour(edge)
         with contextlib.suppress(CorruptEntryError):  # the search comes upon it again
-            record = txn.get(key) if len(key) > len(self._ready) else None
+            record = self._sound(txn.get(key)) if len(key) > len(self._ready) else None
             if record is not None and key[len(self._head) :] not in state.lost:
                 return record
         if state.is_lifo:
@@ -180,9 +178,9 @@ class Rows:
 
     def _look_at(self, txn: Transaction, state: State, record: Record, found: list[Ready], whole: bool) -> bool:
         """Add what a row tells. False to look no further."""
-        attempts, where = _HELD.unpack_from(record.blob)
+        attempts, where = HELD.unpack_from(record.blob)
         ready = Ready(
-            record.kb[len(self._ready) :], record.version, attempts, bool(where), record.tag, record.blob[_HELD.size :]
+            record.kb[len(self._ready) :], record.version, attempts, bool(where), record.tag, record.blob[HELD.size :]
         )
         if where and found:
             return False
@@ -206,7 +204,7 @@ class Rows:
         """The first row in a span that is not lost. One that is found to be damaged is lost from now on."""
         while True:
             try:
-                record = txn.first(span, reverse=reverse)
+                record = self._sound(txn.first(span, reverse=reverse))
             except CorruptEntryError as error:
                 kb = error.kb
                 if kb not in span:
@@ -218,6 +216,12 @@ class Rows:
                     return record
                 kb = record.kb
             span = Span(span.start, kb) if reverse else Span(kb + b"\0", span.stop)
+
+    def _sound(self, record: Record | None) -> Record | None:
+        """The row of an item or a lease. Raises CorruptEntryError if it cannot be one."""
+        if record is not None:
+            check_row(record, len(self._head))
+        return record
 
     def take(self, txn: Transaction, state: State, ready: Ready) -> None:
         """Remove an item that comes next."""
@@ -236,20 +240,20 @@ class Rows:
         """Hand out an item that comes next, for so many microseconds."""
         self._take_out(txn, state, ready)
         state.leased += 1
-        held = _HELD.pack(ready.attempts + 1, ready.apart) + (b"" if ready.apart else ready.blob)
+        held = HELD.pack(ready.attempts + 1, ready.apart) + (b"" if ready.apart else ready.blob)
         return self._let(txn, state, ready.place, ready.tag, held, now, length)
 
     def _let(self, txn: Transaction, state: State, place: bytes, tag: int, held: bytes, now: int, length: int) -> Lease:
         end = min(now + length, NEVER - 1)
         key = self._leased + ID.pack(end) + place[-ID.size :]
-        receipt = txn.put(key, b"", tag, _LEASE.pack(now, len(place)) + place + held)
+        receipt = txn.put(key, b"", tag, LEASE.pack(now, len(place)) + place + held)
         assert receipt is not None
         state.soonest, state.seen = min(state.soonest, end), max(state.seen, now)
         return Lease(key, receipt.version, end)
 
     def _of(self, txn: Transaction, lease: Lease) -> Record | None:
         """The row of a lease, if it is still what it was."""
-        record = txn.get(lease.key)
+        record = self._sound(txn.get(lease.key))
         return record if record is not None and record.version == lease.version else None
 
     def finish(self, txn: Transaction, state: State, lease: Lease) -> bool:
@@ -257,9 +261,9 @@ class Rows:
         record = self._of(txn, lease)
         if record is None:
             return False
-        _, place, held = _parse_lease(record)
+        _, place, held = parse_lease(record)
         txn.discard(record.kb)
-        if held[_HELD.size - 1]:
+        if held[HELD.size - 1]:
             txn.discard(self._body + place[-ID.size :])
         state.leased = max(state.leased - 1, 0)
         state.unfinished = max(state.unfinished - 1, 0)
@@ -270,7 +274,7 @@ class Rows:
         record = self._of(txn, lease)
         if record is None:
             return None
-        _, place, held = _parse_lease(record)
+        _, place, held = parse_lease(record)
         txn.discard(record.kb)
         return self._let(txn, state, place, record.tag, held, now, length)
 
@@ -285,10 +289,10 @@ class Rows:
         return record is not None
 
     def _return(self, txn: Transaction, state: State, record: Record, unused: bool = False) -> None:
-        _, place, held = _parse_lease(record)
+        _, place, held = parse_lease(record)
         if unused:
-            attempts, where = _HELD.unpack_from(held)
-            held = _HELD.pack(attempts - 1, where) + held[_HELD.size :]
+            attempts, where = HELD.unpack_from(held)
+            held = HELD.pack(attempts - 1, where) + held[HELD.size :]
         txn.discard(record.kb)
         state.leased = max(state.leased - 1, 0)
         self._make_ready(txn, state, place, record.tag, held)
@@ -301,7 +305,7 @@ class Rows:
         start, state.soonest, many = self._leased + ID.pack(0 if jumped else state.soonest), NEVER, 0
         while (record := self._first(txn, state, Span(start, self._body))) is not None:
             end = ID.unpack_from(record.kb, len(self._leased))[0]
-            if many < AT_ONCE and (end <= now or _parse_lease(record)[0] > now + JUMP):
+            if many < AT_ONCE and (end <= now or parse_lease(record)[0] > now + JUMP):
                 self._return(txn, state, record)
                 many += 1
             else:
@@ -310,10 +314,3 @@ class Rows:
                     return
             start = record.kb + b"\0"
         state.seen = min(state.seen, now)
-
-
-def _parse_lease(record: Record) -> tuple[int, bytes, bytes]:
-    """When it was given, the place, and what the ready row held."""
-    begun, size = _LEASE.unpack_from(record.blob)
-    at = _LEASE.size + size
-    return begun, record.blob[_LEASE.size : at], record.blob[at:]

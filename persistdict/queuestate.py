@@ -23,12 +23,14 @@ import struct
 
 from persistdict.errors import CorruptEntryError, MismatchError, NotAStoreError
 
-__all__ = ["ID", "JUMP", "NEVER", "ORDERS", "State"]
+__all__ = ["ID", "JUMP", "MOST", "NEVER", "ORDERS", "State"]
 
 ORDERS = ("fifo", "lifo", "priority")
 NEVER = (1 << 64) - 1
 JUMP = 60_000_000  # microseconds that a lease may have been given in the future
 STRAYS = 32  # that are listed; with more the edge is moved
+LOST = 1 << 15  # rows that are listed; with more the queue is not used
+MOST = 1 << 62  # no count and no id is larger
 FORMAT = 1
 ID = struct.Struct(">Q")
 _HEAD = struct.Struct(">BB7QH")
@@ -68,19 +70,29 @@ class State:
 
     @classmethod
     def parse(cls, raw: bytes) -> State:
-        """Take the row apart. Raises NotAStoreError for a newer format."""
-        if raw[0] != FORMAT:
+        """Take the row apart. Raises NotAStoreError for a newer format, CorruptEntryError for what is no state."""
+        if raw and raw[0] != FORMAT:
             raise NotAStoreError(f"a queue has format {raw[0]}, which this version cannot read")
         state = cls.__new__(cls)
-        _, order, state.maxsize, *counts, size = _HEAD.unpack_from(raw)
-        state.order = ORDERS[order]
-        state.next_id, state.ready, state.leased, state.unfinished, state.soonest, state.seen = counts
-        at = _HEAD.size + size
-        state.edge, state.damage = raw[_HEAD.size : at], []
-        state.strays, at = _parse_list(raw, at)
-        state.lost, _ = _parse_list(raw, at)
-        state._stored = raw
+        try:
+            at = state._take_apart(raw)
+        except (struct.error, IndexError):
+            at = -1
+        if at != len(raw) or max(state.next_id, state.ready, state.leased, state.unfinished, state.maxsize) > MOST:
+            raise CorruptEntryError("the state of a queue is damaged: its lengths or counts are impossible")
         return state
+
+    def _take_apart(self, raw: bytes) -> int:
+        """Read the row; gives where it ends."""
+        _, order, self.maxsize, *counts, size = _HEAD.unpack_from(raw)
+        self.order = ORDERS[order]
+        self.next_id, self.ready, self.leased, self.unfinished, self.soonest, self.seen = counts
+        at = _HEAD.size + size
+        self.edge, self.damage = raw[_HEAD.size : at], []
+        self.strays, at = _parse_list(raw, at)
+        self.lost, at = _parse_list(raw, at)
+        self._stored = raw
+        return at
 
     def is_changed(self) -> bool:
         """Whether it must be written."""
@@ -143,13 +155,15 @@ class State:
             return b""
         passed = len(edge) == ID.size if self.is_lifo else len(edge) > ID.size  # the place that the edge names
         number = ID.unpack_from(edge)[0] + (0 if not passed else -1 if self.is_lifo else 1)
-        return ID.pack(number) if number >= 0 else b""
+        return ID.pack(number) if 0 <= number <= NEVER else b""
 
     def lose(self, key: bytes, error: CorruptEntryError, leased: bool = False) -> None:
         """A row was found to be damaged: it counts no more."""
         self.damage.append(error)
         if key in self.lost:
             return
+        if len(self.lost) >= LOST:
+            raise CorruptEntryError("too many rows of a queue are damaged; verify(repair=True) puts them aside")
         self.lost.append(key)
         self.ready = max(self.ready - (not leased), 0)
         self.leased = max(self.leased - leased, 0)

@@ -27,6 +27,7 @@ __all__ = [
     "OWN",
     "Span",
     "head_of",
+    "name_in",
     "queue_head",
     "space_head",
 ]
@@ -55,6 +56,17 @@ def head_of(kb: bytes) -> bytes:
     if kb < OUTSIDE:
         return b""
     return kb[:1] if kb >= LEASE else kb[: 2 + int.from_bytes(kb[1:2], "big")]
+
+
+def name_in(head: bytes) -> str | None:
+    """The name of a space or a queue, of which this is the head; None if it is none that is ever given."""
+    name = head[2:]
+    if not 0 < len(name) == head[1] <= MAX_NAME:
+        return None
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
 
 
 def space_head(name: Any) -> bytes:

@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from persistdict.core import Core
+from persistdict.errors import DecodeError
 from persistdict.store import Transaction
 
-__all__ = ["MAX_TAG_SIZE", "Tags", "label_of"]
+__all__ = ["MAX_TAG_SIZE", "Tags", "label_of", "tag_of"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -32,6 +33,14 @@ def label_of(tag: Any) -> bytes:
     if not 0 < len(label) <= MAX_TAG_SIZE:
         raise ValueError(f"a tag must have 1 to {MAX_TAG_SIZE} bytes in UTF-8, not {len(label)}")
     return label
+
+
+def tag_of(label: bytes) -> str:
+    """The tag that is stored as these bytes. Raises DecodeError for what is none."""
+    try:
+        return label.decode()
+    except UnicodeDecodeError:
+        raise DecodeError("the tag of an entry is no text") from None
 
 
 class Tags(Core[K, V]):
@@ -63,7 +72,14 @@ class Tags(Core[K, V]):
         >>> d.tags()
         ['news']
         """
-        return [label.decode() for label in self._store.labels() if any(self._labelled(label))]
+        found = []
+        for label in self._store.labels():
+            if any(self._labelled(label)):
+                try:
+                    found.append(tag_of(label))
+                except DecodeError as error:
+                    self._warn_passed_over(error)
+        return found
 
     def evict(self, *, tag: str) -> int:
         """Remove all entries that have this tag. Returns how many.

@@ -28,7 +28,7 @@ ROOMS = [
     ["core"],
     ["upkeep", "tags", "making"],
     ["awaiting"],
-    ["queuestate", "queuerows", "queuewait", "queueerrors"],
+    ["queuestate", "queueparts", "queuerows", "queuewait", "queueerrors"],
     ["queuecore"],
     ["jobs", "queuemoves"],
     ["queues"],
@@ -42,6 +42,7 @@ ROOMS = [
     ["transactions"],
     ["sealing"],
     ["dictionary"],
+    ["untrusted"],
     ["__init__", "testing"],
     ["integrations"],
 ]

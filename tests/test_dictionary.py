@@ -559,12 +559,12 @@ def test_the_public_names_are_these():
         "ABSENT", "ANY", "BusyError", "CacheInfo", "ClosedError", "Codec", "ConflictError",
         "CorruptEntryError", "CorruptStoreError", "DELETE", "DamagedEntryWarning", "DecodeError",
         "DiskFullError", "Entry", "Fault", "Flushed", "FullError", "ImmutableError", "Job", "KEEP",
-        "KeyTypeError", "LeaseLostError", "MaintenanceError", "Memoized", "MismatchError",
+        "KeyTypeError", "LeaseLostError", "Lz4", "MaintenanceError", "Memoized", "MismatchError", "MissingPackageError",
         "NestedFactoryError", "NestedWriteError", "NotAStoreError", "OpenError", "PersistDict",
         "PersistDictError", "PersistQueue", "Quarantined", "QueueEmptyError", "QueueFullError",
         "ReadOnlyError", "ReadOnlyWarning", "Report", "SafeCodec", "Salvaged", "Stats", "StillComputingError",
-        "StoreError", "StoreGoneError", "TargetExistsError", "TaskStatus", "TooLargeError",
-        "TransactionError", "UnsafePathError", "Unsupported", "ValueTypeError", "Versioned", "make_key",
-        "salvage",
+        "StoreError", "StoreGoneError", "TamperedError", "TargetExistsError", "TaskStatus", "TooLargeError", "Trained",
+        "TransactionError", "UnsafePathError", "Unsupported", "ValueTypeError", "Versioned", "WrongKeyError",
+        "Zlib", "Zstd", "make_key", "open_untrusted", "salvage",
     ]  # fmt: skip
     assert all(hasattr(persistdict, name) for name in persistdict.__all__)

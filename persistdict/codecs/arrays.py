@@ -24,7 +24,8 @@ __all__ = ["pack_array", "pack_number", "unpack_array", "unpack_number"]
 STORED_KINDS = "biufcSUVmM"
 SIMPLE_KINDS = "biufc"  # booleans and numbers: `dtype.str` says everything
 # The only str that are given to numpy as a description: it parses more, and some of that kills the process.
-_SIMPLE = re.compile(r"[<>|][biufcSUV]\d{1,9}|[<>][mM]8(\[(\d{1,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?")
+_SIMPLE = re.compile(r"[<>|][biufcSUV][0-9]{1,9}|[<>][mM]8(\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?")
+LAST_CHARACTER = 0x10FFFF
 
 
 def _describe(dtype: numpy.dtype[Any]) -> Any:
@@ -93,10 +94,18 @@ def unpack_array(blob: bytes) -> numpy.ndarray[Any, numpy.dtype[Any]]:
     if not size:
         return numpy.zeros(shape, dtype, order)
     data: numpy.ndarray[Any, numpy.dtype[Any]] = numpy.frombuffer(blob, dtype, offset=start)
+    if dtype.kind == "U":
+        _check_characters(data)
     array: numpy.ndarray[Any, numpy.dtype[Any]] = (data if len(shape) == 1 else data.reshape(shape, order=order)).copy(
         "K"
     )
     return array
+
+
+def _check_characters(data: numpy.ndarray[Any, numpy.dtype[Any]]) -> None:
+    """Refuse text that has numbers of no character: whoever looks at an element of it would get a SystemError."""
+    if data.view(data.dtype.byteorder + "u4").max() > LAST_CHARACTER:
+        raise DecodeError("a stored array has text of impossible characters")
 
 
 @functools.lru_cache(maxsize=64)  # the arrays of a store are mostly of one kind

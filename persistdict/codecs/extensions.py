@@ -23,6 +23,7 @@ import datetime
 import decimal
 import fractions
 import pathlib
+import re
 import struct
 import uuid
 import zoneinfo
@@ -31,14 +32,19 @@ from typing import Any
 
 from ormsgpack import Ext
 
+from persistdict.codecs.crowds import is_crowded
 from persistdict.errors import DecodeError, ValueTypeError
 
-__all__ = ["BYTEARRAY", "DECODERS", "DICT", "ENCODERS", "REGISTERED", "STR", "TUPLE", "encode_numpy"]
+__all__ = ["BYTEARRAY", "DECODERS", "DICT", "ENCODERS", "REGISTERED", "STR", "TUPLE", "check_keys", "encode_numpy"]
 
 (TUPLE, SET, FROZENSET, INT, DATETIME, DATE, TIME, TIMEDELTA, UUID, DECIMAL, COMPLEX, PATH, BYTEARRAY, STR, DICT, ARRAY,
  NUMBER, REGISTERED, FRACTION, TIMEZONE, ZONE) = range(1, 22)  # fmt: skip
 _COMPLEX = struct.Struct("<dd")
 _PATHS = {cls.__name__: cls for cls in (pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path()))}
+
+# zoneinfo looks for a key in folders, and then imports the package that has such a name.
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
+MOST_BITS = 1 << 16  # of the parts of a Fraction: to make one takes time that grows with the square of them
 
 Pack = Callable[[Any], bytes]
 Unpack = Callable[[bytes], Any]
@@ -55,8 +61,36 @@ def encode_numpy(value: Any) -> Ext | None:
     return Ext(NUMBER, pack_number(value)) if isinstance(value, generic) else None
 
 
-def _sequence(code: int) -> Callable[[Any, Pack], Ext]:
-    return lambda value, pack: Ext(code, pack(list(value)))
+def check_keys(keys: Any) -> None:
+    """Refuse the keys of a set or a dict that could not be read again. Raises ValueTypeError."""
+    if is_crowded(keys):
+        raise ValueTypeError("too many keys of one set or dict have the same hash")
+
+
+def _encode_set(code: int) -> Callable[[Any, Pack], Ext]:
+    def encode(value: Any, pack: Pack) -> Ext:
+        check_keys(value)
+        return Ext(code, pack(list(value)))
+
+    return encode
+
+
+def _items(data: bytes, unpack: Unpack) -> list[Any]:
+    """A list and nothing else: of an array without data, a tuple may have as many items as the array says."""
+    items = unpack(data)
+    if type(items) is not list:
+        raise DecodeError("an extension holds something other than its items")
+    return items
+
+
+def _decode_set(cls: Any) -> Callable[[bytes, Unpack], Any]:
+    def decode(data: bytes, unpack: Unpack) -> Any:
+        items = _items(data, unpack)
+        if is_crowded(items):
+            raise DecodeError("too many items of a set have the same hash")
+        return cls(items)
+
+    return decode
 
 
 def _encode_moment(code: int) -> Callable[[Any, Pack], Ext]:
@@ -92,9 +126,16 @@ def _decode_timezone(data: bytes, unpack: Unpack) -> datetime.timezone:
 
 
 def _encode_zone(zone: zoneinfo.ZoneInfo, _: Pack) -> Ext:
-    if zone.key is None:
-        raise ValueTypeError("a ZoneInfo without a key cannot be stored")
+    if zone.key is None or not _ZONE.fullmatch(zone.key):
+        raise ValueTypeError("a ZoneInfo without a key, or with a strange one, cannot be stored")
     return Ext(ZONE, zone.key.encode())
+
+
+def _decode_zone(data: bytes, _: Unpack) -> zoneinfo.ZoneInfo:
+    key = data[:100].decode()
+    if len(data) > 100 or not _ZONE.fullmatch(key):
+        raise DecodeError("a time zone has an impossible key")
+    return zoneinfo.ZoneInfo(key)
 
 
 def _decode_path(data: bytes, unpack: Unpack) -> pathlib.PurePath:
@@ -106,15 +147,25 @@ def _decode_path(data: bytes, unpack: Unpack) -> pathlib.PurePath:
 
 def _ints(data: bytes, unpack: Unpack, count: int) -> list[int]:
     """So many ints and nothing else: Fraction, for one, takes a str too, and works on it for days."""
-    parts = unpack(data)
-    if len(parts) != count or any(type(part) is not int for part in parts):
+    parts = _items(data, unpack)
+    if len(parts) != count or any(type(part) is not int or part.bit_length() > MOST_BITS for part in parts):
         raise DecodeError("an extension holds something other than its numbers")
-    return parts  # type: ignore[no-any-return]
+    return parts
+
+
+def _encode_fraction(value: fractions.Fraction, pack: Pack) -> Ext:
+    parts = [value.numerator, value.denominator]
+    if max(map(int.bit_length, parts)) > MOST_BITS:
+        raise ValueTypeError(f"a Fraction whose parts have more than {MOST_BITS:,} bits cannot be stored")
+    return Ext(FRACTION, pack(parts))
 
 
 def _decode_dict(data: bytes, unpack: Unpack) -> dict[Any, Any]:
-    flat = unpack(data)
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    flat = _items(data, unpack)
+    keys = flat[::2]
+    if is_crowded(keys):
+        raise DecodeError("too many keys of a dict have the same hash")
+    return dict(zip(keys, flat[1::2], strict=True))
 
 
 def _decode_array(data: bytes, _: Unpack) -> Any:
@@ -130,9 +181,9 @@ def _decode_number(data: bytes, _: Unpack) -> Any:
 
 
 ENCODERS: dict[type, Callable[[Any, Pack], Ext]] = {
-    tuple: _sequence(TUPLE),
-    set: _sequence(SET),
-    frozenset: _sequence(FROZENSET),
+    tuple: lambda v, pack: Ext(TUPLE, pack(list(v))),
+    set: _encode_set(SET),
+    frozenset: _encode_set(FROZENSET),
     int: lambda v, _: Ext(INT, v.to_bytes(v.bit_length() // 8 + 1, "little", signed=True)),
     datetime.datetime: _encode_moment(DATETIME),
     datetime.date: lambda v, _: Ext(DATE, v.isoformat().encode()),
@@ -142,16 +193,16 @@ ENCODERS: dict[type, Callable[[Any, Pack], Ext]] = {
     decimal.Decimal: lambda v, _: Ext(DECIMAL, str(v).encode()),
     complex: lambda v, _: Ext(COMPLEX, _COMPLEX.pack(v.real, v.imag)),
     bytearray: lambda v, _: Ext(BYTEARRAY, bytes(v)),
-    fractions.Fraction: lambda v, pack: Ext(FRACTION, pack([v.numerator, v.denominator])),
+    fractions.Fraction: _encode_fraction,
     datetime.timezone: _encode_timezone,
     zoneinfo.ZoneInfo: _encode_zone,
     **{cls: (lambda v, pack: Ext(PATH, pack([type(v).__name__, str(v)]))) for cls in _PATHS.values()},
 }
 
 DECODERS: dict[int, Callable[[bytes, Unpack], Any]] = {
-    TUPLE: lambda data, unpack: tuple(unpack(data)),
-    SET: lambda data, unpack: set(unpack(data)),
-    FROZENSET: lambda data, unpack: frozenset(unpack(data)),
+    TUPLE: lambda data, unpack: tuple(_items(data, unpack)),
+    SET: _decode_set(set),
+    FROZENSET: _decode_set(frozenset),
     INT: lambda data, _: int.from_bytes(data, "little", signed=True),
     DATETIME: _decode_moment(datetime.datetime),
     DATE: lambda data, _: datetime.date.fromisoformat(data.decode()),
@@ -168,5 +219,5 @@ DECODERS: dict[int, Callable[[bytes, Unpack], Any]] = {
     NUMBER: _decode_number,
     FRACTION: lambda data, unpack: fractions.Fraction(*_ints(data, unpack, 2)),
     TIMEZONE: _decode_timezone,
-    ZONE: lambda data, _: zoneinfo.ZoneInfo(data.decode()),
+    ZONE: _decode_zone,
 }

@@ -17,7 +17,17 @@ from typing import Any
 import ormsgpack
 from ormsgpack import Ext
 
-from persistdict.codecs.extensions import BYTEARRAY, DECODERS, DICT, ENCODERS, REGISTERED, STR, TUPLE, encode_numpy
+from persistdict.codecs.extensions import (
+    BYTEARRAY,
+    DECODERS,
+    DICT,
+    ENCODERS,
+    REGISTERED,
+    STR,
+    TUPLE,
+    check_keys,
+    encode_numpy,
+)
 from persistdict.codecs.nesting import MAX_LEVELS, nests_too_deep
 from persistdict.errors import DecodeError, ValueTypeError
 
@@ -177,6 +187,7 @@ class Tree:
         if kind is dict:
             if all(type(key) is str and key.isascii() for key in value):
                 return {key: self._rebuilt(item, level, depth + 1) for key, item in value.items()}
+            check_keys(value)
             flat = [part for pair in value.items() for part in pair]
             return Ext(DICT, self._pack_rebuilt(flat, level + 1))
         if kind is str:
@@ -211,7 +222,9 @@ class Tree:
         calls = self._calls
         if code == TUPLE and not calls.level:
             try:
-                return tuple(ormsgpack.unpackb(data))
+                items = ormsgpack.unpackb(data)
+                if type(items) is list:
+                    return tuple(items)
             except ValueError:
                 pass  # there are extensions within, or it is damaged
         try:
@@ -238,9 +251,11 @@ class Tree:
     def _registered(self, data: bytes) -> Any:
         """The instance of a registered type that `data` stands for."""
         name, parts = self._unpack_within(data)
+        if type(name) is not str:
+            raise DecodeError("the entry holds an instance of a type without a name")
         known = self._decoders.get(name)
         if known is None:
-            raise DecodeError(f"the entry holds a {str(name)[:100]!r}, which is not registered with this codec")
+            raise DecodeError(f"the entry holds a {name[:100]!r}, which is not registered with this codec")
         return known[1](parts)
 
 

@@ -64,12 +64,17 @@ class ManyTests(StoreTests):
         self.clock.now += 10
         for blob in (b"other", b"l" * 100_000, b""):
             for number in (1, 2):
-                assert store.update(lambda txn, number=number: txn.rewrite(key(number), b"i", 9, blob), whole=True)  # noqa: B023
+
+                def work(txn: Transaction, kb: bytes = key(number), blob: bytes = blob) -> bool:
+                    return txn.rewrite(kb, b"i", 9, blob)
+
+                assert store.update(work, whole=True)
                 record, former = other.get(key(number)), before[number]
                 assert record is not None and former is not None
                 assert record[:4] == (key(number), b"i", 9, blob)
                 assert record[6:] == former[6:] and record.seq == former.seq
-        assert not store.update(lambda txn: txn.rewrite(key(3), b"", 1, b""), whole=True)
+        absent: bool = store.update(lambda txn: txn.rewrite(key(3), b"", 1, b""), whole=True)
+        assert not absent
         assert kbs(other.scan()) == [key(1), key(2)]
         assert kbs(other.labelled(b"l")) == [key(1)]
 

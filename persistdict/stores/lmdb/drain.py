@@ -20,7 +20,7 @@ from persistdict.spans import OUTSIDE
 from persistdict.stores.lmdb.engine import TIMEOUT, raise_nested
 from persistdict.stores.lmdb.environment import LOOKS, Environment
 from persistdict.stores.lmdb.failures import no_space
-from persistdict.stores.lmdb.layout import LAST
+from persistdict.stores.lmdb.layout import LAST, parse_number
 from persistdict.stores.lmdb.recent import BASE, MARK, RESERVED, Row, parse_row
 from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, RESIDUE
 from persistdict.stores.lmdb.reserve import find_room, look_for_room
@@ -251,7 +251,8 @@ def _drop_rows(r: Any, part: Recent) -> int:
 def _without_void(d: Any, rows: Rows, found: Recent) -> Recent:
     """Without what a `clear` on a full disk was about to take away when its process died."""
     mark = next((raw for key, raw in found if key == MARK), b"")
-    if not mark or NUMBER.unpack(mark)[0] > int(d.get(LAST, b"0", rows.meta)):
+    last = parse_number(d.get(LAST, None, rows.meta)) or 0
+    if len(mark) != NUMBER.size or NUMBER.unpack(mark)[0] > last:
         return found
     cleared = NUMBER.unpack(mark)[0] << COUNTER_BITS
     return [(key, raw) for key, raw in found if key != MARK and _version(raw) >= cleared]

@@ -22,10 +22,15 @@ import lmdb
 from persistdict.errors import NotAStoreError, withheld
 from persistdict.stores.lmdb.opening import open_raw
 
-__all__ = ["FORMAT", "ID", "LAST", "REPLACED", "SIZE", "adopt", "create", "initialise", "name_of", "note", "set_note"]
+__all__ = [
+    "FORMAT", "ID", "LAST", "LAST_NUMBER", "REPLACED", "SIZE", "adopt", "create", "initialise", "name_of", "note",
+    "parse_number", "set_note",
+]  # fmt: skip
 
 FORMAT = "1"
 LAST, ID, REPLACED, SIZE = b"last", b"id", b"replaced", b"size"
+MOST = (1 << 64) - 1
+LAST_NUMBER = 1 << 42  # of transactions; with 20 bits for writes a seq has 64, see record.py
 DATABASES: dict[str, dict[str, Any]] = {
     "k": {},
     "e": {"integerkey": True},
@@ -36,6 +41,7 @@ DATABASES: dict[str, dict[str, Any]] = {
     "p": {},
     "info": {},
 }
+KINDS = ("integerkey", "dupsort", "dupfixed", "reverse_key")
 YOUNGER = ("t", "p")  # stores were made without them; they are added when one is opened
 
 
@@ -68,12 +74,12 @@ def adopt(raw: lmdb.Environment, folder: str, damaged: str = "") -> tuple[dict[s
     if _is_blank(raw):
         initialise(raw)
     info = _read_info(raw, folder)
-    stored, last = info.get("format", ""), info.get("last", "")
-    if stored.isdecimal() and last.isdecimal() and int(stored) > int(FORMAT):
+    stored, last = info.get("format", ""), parse_number(info.get("last"))
+    if last is not None and (parse_number(stored) or 0) > int(FORMAT):
         raise NotAStoreError(
-            f"{folder} was written by a newer persistdict (format {stored}, this release knows {FORMAT})"
+            f"{folder} was written by a newer persistdict (format {stored[:20]}, this release knows {FORMAT})"
         )
-    if stored != FORMAT or not last.isdecimal():
+    if stored != FORMAT or last is None or last > LAST_NUMBER:
         raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make")
     try:
         older = {name: flags for name, flags in DATABASES.items() if name not in YOUNGER}
@@ -86,7 +92,24 @@ def adopt(raw: lmdb.Environment, folder: str, damaged: str = "") -> tuple[dict[s
             dbs[name] = raw.open_db(name.encode(), create=create, **DATABASES[name])
     with contextlib.suppress(lmdb.NotFoundError):  # it is made when it is needed
         dbs["q"] = raw.open_db(b"q", create=False)
-    return dbs, int(last)
+    _check_kinds(raw, dbs, folder)
+    return dbs, last
+
+
+def _check_kinds(raw: lmdb.Environment, dbs: dict[str, Any], folder: str) -> None:
+    """Refuse databases whose keys are not what we take them for."""
+    with raw.begin() as txn:
+        for name, flags in DATABASES.items():
+            if name in dbs and any(dbs[name].flags(txn)[kind] != (kind in flags) for kind in KINDS):
+                raise NotAStoreError(f"{folder} holds an LMDB database that persistdict did not make")
+
+
+def parse_number(text: str | bytes | None) -> int | None:
+    """A number of the info; None for what is none. (What Python takes for one may have any length.)"""
+    if text is None or not 0 < len(text) <= 20 or not text.isdigit() or not text.isascii():
+        return None
+    number = int(text)
+    return number if number <= MOST else None
 
 
 def note(raw: lmdb.Environment, dbs: dict[str, Any], name: bytes) -> str:

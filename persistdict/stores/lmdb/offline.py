@@ -24,7 +24,7 @@ from persistdict.stores.lmdb.engine import TIMEOUT
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate, Patience
 from persistdict.stores.lmdb.recent import recent_folder
 
-__all__ = ["at_rest", "check_pages"]
+__all__ = ["at_rest", "check_pages", "is_leak"]
 
 T = TypeVar("T")
 
@@ -118,10 +118,11 @@ def _run(path: str, timeout: float | None) -> list[Fault]:
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         return [_fault(f"the check of the pages failed: {''.join(reason)}")]
-    return [_fault(sentence, "leak" if _is_leak(sentence) else "page") for sentence in json.loads(done.stdout)]
+    return [_fault(sentence, "leak" if is_leak(sentence) else "page") for sentence in json.loads(done.stdout)]
 
 
-def _is_leak(sentence: str) -> bool:
+def is_leak(sentence: str) -> bool:
+    """Whether what the verifier says is no more than that pages are used for nothing."""
     found = _LEAK.search(sentence)
     if found is None:
         return False

@@ -137,7 +137,7 @@ class Pair(Rows):
             old = d.get(seq, b"", self.e) if len(seq) == 8 else b""
         else:
             seq, old = row[:8], row[8:]
-        if crc32(old) == RESIDUE and not old[1] & (GONE | EXPIRES):
+        if len(old) > HEADER_SIZE and crc32(old) == RESIDUE and not old[1] & (GONE | EXPIRES):
             _, _, hint_size, key_size, _, ctime, _ = _header(old)
             kept = old[HEADER_SIZE : HEADER_SIZE + hint_size + key_size]
             if kept[hint_size:] == kb:  # a damaged row of the index may lead to another key's entry

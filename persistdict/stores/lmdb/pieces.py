@@ -48,6 +48,7 @@ HEAD = 16
 WHOLE = (1 << 16) - 16  # bytes; a page's header comes on top
 PIECE = (1 << 15) - 16 - HEAD
 SHORT = 8192
+MOST = 1 << 32  # pieces of a value
 _KEY = struct.Struct(">QI")
 _HEAD = struct.Struct("<QI")
 
@@ -111,7 +112,10 @@ def large_value(rows: Any, txn: Any, seq: bytes, record: Parsed) -> bytes | None
         return whole
     if rows.p is None:
         return None
-    keys = [piece_key(seq, number) for number in range(pieces_of(large_size(record.body)))]
+    many = pieces_of(large_size(record.body))
+    if many > MOST:
+        return None
+    keys = (piece_key(seq, number) for number in range(many))  # not at once: how many there are, a file may say
     begin = rows.begin_data
     if not rows.env.damage:  # else it is not LMDB's
         light = begin(rows.p, buffers=True)  # of it a piece need not be copied before it is joined

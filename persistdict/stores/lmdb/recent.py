@@ -49,7 +49,7 @@ from persistdict.stores.lmdb.folder import (
     new_folder,
     permissions_of,
 )
-from persistdict.stores.lmdb.layout import name_of
+from persistdict.stores.lmdb.layout import LAST_NUMBER, name_of
 from persistdict.stores.lmdb.opening import find_or_open, let_go, open_raw
 from persistdict.stores.lmdb.ownership import check_owner
 from persistdict.stores.lmdb.record import GONE, RESIDUE, Parsed, parse_record
@@ -211,7 +211,8 @@ def base_of(stored: bytes | None) -> tuple[int, ...] | None:
         len(stored) == _BASE.size or (len(stored) == _BASE.size + 4 and crc32(stored) == RESIDUE)
     ):
         return None  # (the first files of this format had no checksum)
-    return _BASE.unpack_from(stored)
+    found = _BASE.unpack_from(stored)
+    return found if found[0] <= LAST_NUMBER else None
 
 
 def _make(folder: str, path: str, base: bytes) -> None:

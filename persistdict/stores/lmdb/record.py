@@ -138,8 +138,12 @@ def parse_record(raw: bytes) -> Parsed:
     if flags & EXPIRES:
         (deadline,) = _DEADLINE.unpack_from(raw, body_at)
         body_at += 8
+        if not deadline:
+            raise CorruptEntryError("an entry is damaged: it ends, and does not say when")
     if flags & LABELLED:
         label, body_at = _label_at(raw, body_at, end)
+    if flags & LARGE and body_at != end:
+        raise CorruptEntryError("an entry is damaged: its lengths do not fit")
     return Parsed(
         tag, flags, version, ctime, mtime, raw[HEADER_SIZE:key_at], raw[key_at : key_at + key_size], deadline,
         raw[body_at:-4], label,

@@ -24,7 +24,7 @@ from persistdict.reports import Salvaged
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb.environment import open_environment
 from persistdict.stores.lmdb.finds import REACHED, REMNANT, STRANDED, UNSURE, Find, Finder
-from persistdict.stores.lmdb.layout import FORMAT
+from persistdict.stores.lmdb.layout import FORMAT, LAST_NUMBER, parse_number
 from persistdict.stores.lmdb.leads import index_key, record_at
 from persistdict.stores.lmdb.offline import at_rest
 from persistdict.stores.lmdb.pieces import put_large, remove_large
@@ -69,8 +69,7 @@ def _salvage(source: str, into: str, deep: bool, progress: Progress | None) -> S
     settings = wreck.settings()
     if settings.get("format", FORMAT) != FORMAT:
         raise NotAStoreError(f"{source} is of format {settings['format']}, which this release does not know")
-    if settings.get("key_size_limit", "").isdecimal():
-        wreck.limit = min(int(settings["key_size_limit"]), MAX_KEY_SIZE)
+    wreck.limit = min(parse_number(settings.get("key_size_limit")) or 0, MAX_KEY_SIZE)
     recent = find_recent(source, settings.get("replaced", ""))
     target = _Target(into, wreck.limit or MAX_KEY_SIZE)
     try:
@@ -257,8 +256,8 @@ class _Target(Rows):
 
     def finish(self, settings: dict[str, str], wreck: Wreck) -> None:
         """Write the settings, the access times, and the number from which later ones go on."""
-        last = settings.get("last", "0")
-        newest = max(self._newest >> COUNTER_BITS, int(last) if last.isdecimal() else 0)
+        last = parse_number(settings.get("last")) or 0
+        newest = min(max(self._newest >> COUNTER_BITS, last), LAST_NUMBER)
         kept = {name: text for name, text in settings.items() if name not in ("id", "replaced")}
         kept |= {"format": FORMAT, "last": str(newest), "key_size_limit": str(self.limit)}
         times = [(seq, raw) for seq, raw in wreck.access_times() if len(seq) == len(raw) == 8]

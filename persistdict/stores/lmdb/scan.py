@@ -169,11 +169,11 @@ def _go_behind(cursor: Any, after: bytes) -> bool:
 
 def _item_at(rows: Pair, r: Any, d: Any, seq: bytes, raw: bytes, now: float, values: bool, span: Span) -> Item | None:
     """The entry of a record of the data, or None if it is over, gone, damaged or of another span."""
-    if r is None and rows.idle is None and crc32(raw) == RESIDUE:
+    if r is None and rows.idle is None and len(raw) > HEADER_SIZE and crc32(raw) == RESIDUE:
         tag, flags, hint_size, key_size = _prefix(raw)
-        if not flags:
-            key_at = HEADER_SIZE + hint_size
-            body_at = key_at + key_size
+        key_at = HEADER_SIZE + hint_size
+        body_at = key_at + key_size
+        if not flags and body_at <= len(raw) - 4:
             kb = raw[key_at:body_at]
             if not span.start <= kb < span.stop:
                 return None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -146,7 +147,7 @@ class LmdbStore(Writing, Integrity, Store):
                     if not flags and raw[key_at : key_at + key_size] == kb:
                         self.touched[seq] = None
                         return tag, raw[key_at + key_size : -4], seq, None, commit
-        except lmdb.Error:
+        except (lmdb.Error, struct.error):
             pass  # the general way meets it again, and knows what to do
         return self.env.attempt(self._read, kb)
 
@@ -215,7 +216,7 @@ class LmdbStore(Writing, Integrity, Store):
                         return False
                     if len(index) == 8:
                         return True
-        except lmdb.Error:
+        except (lmdb.Error, IndexError):
             pass  # the general way meets it again, and knows what to do
         return self.env.attempt(self._contains, kb)
 

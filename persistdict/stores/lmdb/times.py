@@ -17,6 +17,7 @@ from persistdict.stores.lmdb.walk import beyond, walk
 __all__ = ["CLOCK", "SUSPECT", "clocks_of", "from_the_future", "note_clocks", "put_clocks", "rebase_entry"]
 
 CLOCK, SUSPECT = b"clock", b"suspect"
+FAR = 1e13  # seconds; no time is beyond
 
 
 def clocks_of(rows: Rows, d: Any) -> Clocks:
@@ -26,9 +27,10 @@ def clocks_of(rows: Rows, d: Any) -> Clocks:
 
 def _time(raw: bytes | None) -> float | None:
     try:
-        return None if raw is None else float(raw)
+        at = float("nan") if raw is None else float(raw)
     except ValueError:  # it is damaged, and noted anew
         return None
+    return at if abs(at) < FAR else None
 
 
 def note_clocks(rows: Rows, d: Any) -> None:
@@ -81,7 +83,7 @@ def rebase_entry(rows: Rows, d: Any, version: int, kb: bytes, seq: bytes) -> boo
     if read_at > now + SLACK:
         d.put(seq, pack_access(now, uses), db=rows.a)
     if record.mtime > now + SLACK:
-        deadline = record.deadline and max(1, record.deadline - int((record.mtime - now) * 1e6))
+        deadline = record.deadline and max(1, record.deadline - int(min(record.mtime - now, FAR) * 1e6))
         rows.store(d, place, seq, record._replace(
             version=version, ctime=min(record.ctime, now), mtime=now, deadline=deadline, body=blob
         ))  # fmt: skip

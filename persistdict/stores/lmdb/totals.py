@@ -16,7 +16,7 @@ from typing import Any
 
 from persistdict.bounded import Usage
 from persistdict.spans import KEPT_FROM, OUTSIDE, head_of
-from persistdict.stores.lmdb.layout import SIZE
+from persistdict.stores.lmdb.layout import SIZE, parse_number
 from persistdict.stores.lmdb.pieces import HEAD
 from persistdict.stores.lmdb.record import HEADER, HEADER_SIZE, LARGE, large_size
 from persistdict.stores.lmdb.rows import Rows
@@ -44,9 +44,9 @@ def begin_totals(rows: Rows) -> None:
 
 def end_totals(rows: Rows, d: Any) -> None:
     """At its end. Where the totals are not known, all entries are looked at."""
-    known = d.get(SIZE, b"", db=rows.meta)
-    if known.isdigit():
-        total = int(known) + rows.growth
+    known = total_size(rows, d)
+    if known is not None:
+        total = known + rows.growth
     else:
         total = _count(rows, d)
         reset_totals(rows, d)
@@ -69,8 +69,7 @@ def _add(rows: Rows, d: Any, name: bytes, change: tuple[int, int]) -> None:
 
 def total_size(rows: Rows, d: Any) -> int | None:
     """The bytes of all entries as a snapshot has them; None if that is not known."""
-    known = d.get(SIZE, b"", db=rows.meta)
-    return int(known) if known.isdigit() else None
+    return parse_number(d.get(SIZE, None, db=rows.meta))
 
 
 def total_of(rows: Rows, d: Any, head: bytes) -> Usage:
@@ -89,8 +88,9 @@ def kept_total(rows: Rows, d: Any) -> Usage:
 
 
 def _usage(rows: Rows, d: Any, name: bytes) -> Usage:
-    parts = d.get(name, b"", db=rows.meta).split()
-    return Usage(int(parts[0]), int(parts[1])) if len(parts) == 2 and all(map(bytes.isdigit, parts)) else _NOTHING
+    first, _, second = d.get(name, b"", db=rows.meta).partition(b" ")
+    entries, size = parse_number(first), parse_number(second)
+    return Usage(entries, size) if entries is not None and size is not None else _NOTHING
 
 
 def forget_totals(rows: Rows, d: Any) -> None:

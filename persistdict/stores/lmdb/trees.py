@@ -116,9 +116,9 @@ def root_sound(file: PageFile, tree: Tree, last: int) -> bool:
 
 def _used_behind_end(file: PageFile, meta: Meta) -> bool:
     """Whether any page in use is not in the file, which may lack pages at its end that are free."""
-    pending = [meta.free, *(tree for tree in (meta.main, *named_trees(file, meta).values()))]
+    pending, once = [meta.free, *(tree for tree in (meta.main, *named_trees(file, meta).values()))], _once()
     for tree in pending:
-        for number, page in leaves(file, tree):
+        for number, page in leaves(file, tree, visit=once):
             if not page:
                 return True
             for at in offsets_of(page, number, LEAF):
@@ -137,11 +137,23 @@ def _used_behind_end(file: PageFile, meta: Meta) -> bool:
 def named_trees(file: PageFile, meta: Meta) -> dict[bytes, Tree]:
     """The trees that the main one names, as far as it can be read."""
     found = {}
-    for number, page in leaves(file, meta.main):
+    for number, page in leaves(file, meta.main, visit=_once()):
         for node in nodes_of(page, number):
             if node.flags & DUPS == SUBTREE and len(node.data) == TREE.size:
                 found[node.key] = tree_of(node.data)
     return found
+
+
+def _once() -> Callable[[int], bool]:
+    """Says no to every page that was met before: a tree may lead in circles, or to one page a million times."""
+    met: set[int] = set()
+
+    def visit(number: int) -> bool:
+        fresh = number not in met
+        met.add(number)
+        return fresh
+
+    return visit
 
 
 def as_is(key: bytes) -> Any:
