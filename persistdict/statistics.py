@@ -33,7 +33,7 @@ class TaskStatus(NamedTuple):
     Attributes:
         last_run: when it ended last, well or not, by the clock of the dictionary; None if it did not run yet.
         duration: how many seconds it took then.
-        last_error: what it failed with then; None if it went well.
+        last_error: what it failed with then, of errors of other code the type alone; None if it went well.
         runs: how often it ran.
     """
 

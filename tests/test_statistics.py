@@ -302,7 +302,7 @@ def test_tasks_tell_when_they_ran_and_what_they_failed_with(d, clock, monkeypatc
     keeper.run_now(d._charge)
     monkeypatch.undo()
     tasks = d.stats(reset=True).tasks
-    assert tasks["expire"].last_error == "ZeroDivisionError: division by zero"
+    assert tasks["expire"].last_error == "ZeroDivisionError"
     assert tasks["expire"].last_run == tasks["sync"].last_run == clock.now
     assert tasks["check"].last_run == clock.now - 5
     assert [tasks[name].runs for name in tasks] == [2, 2, 0, 2, 1]
@@ -322,7 +322,7 @@ def test_a_sync_that_fails_in_the_background_is_told(tmp_path, monkeypatch):
         keeper._next_sync = 0.0
         keeper._sync_if_due()
         monkeypatch.undo()
-        assert d.stats().tasks["sync"].last_error == "ZeroDivisionError: division by zero"
+        assert d.stats().tasks["sync"].last_error == "ZeroDivisionError"
         d.flush()
 
 

@@ -160,6 +160,8 @@ class EncryptedNames(Names):
 
     def open_key(self, sealed: bytes) -> bytes:
         head = head_of(sealed)
+        if len(sealed) < 2:
+            raise tampered()
         rest, plain = sealed[len(head) :], self._open_head(head)
         if KEPT_FROM <= sealed < LEASE or not rest:
             return plain + rest

@@ -254,6 +254,10 @@ class _Inside(Transaction):
             kb = self._names.open_key(found.kb) if found is not None else b""
             raise _damaged(kb, error) from error
 
+    def rewrite(self, kb: bytes, hint: bytes, tag: int, blob: bytes) -> bool:
+        sealed = self._names.key(kb)
+        return self._txn.rewrite(sealed, self._names.hint(kb, hint), *self._sealed.seal.seal(sealed, tag, blob))
+
     def get_info(self, name: str) -> str | None:
         return self._txn.get_info(self._name(name))
 

@@ -38,6 +38,7 @@ from drivers.running import finish
 import persistdict
 from persistdict import ANY, DELETE, Memoized, PersistDict, SafeCodec
 from persistdict.jobs import Job
+from persistdict.keys import TEXT as KEY_OF_TEXT
 from persistdict.log import Log
 from persistdict.maintenance import keeper_of
 from persistdict.queues import PersistQueue
@@ -528,22 +529,17 @@ def background(path: str) -> Iterator[Any]:
 
 def damaged(path: str) -> Iterator[Any]:
     for number, names in enumerate(("e", "k", "v", "x", "t", "p", "a", "ekv")):
-        for memory in (True, False):
-            d = filled(f"{path}{number}{memory}", caching=memory)
-            attempt("harm", lambda d=d, names=names: harm(d, names))
-            yield d
-            attempt("again", lambda number=number, memory=memory: opened(f"{path}{number}{memory}").close())
-            attempt(
-                "salvage",
-                lambda number=number, memory=memory: told(
-                    persistdict.salvage(f"{path}{number}{memory}", f"{path}{number}{memory}-s", deep=True)
-                ),
-            )
+        place = f"{path}{number}"
+        d = filled(place, caching=bool(number % 2))
+        attempt("harm", lambda d=d, names=names: harm(d, names))
+        yield d
+        attempt("again", lambda place=place: opened(place).close())
+        attempt("salvage", lambda place=place: told(persistdict.salvage(place, place + "-s", deep=True)))
 
 
 def torn(path: str) -> Iterator[Any]:
     """Pages of the files overwritten, with what is on other pages and with other bytes."""
-    for number in range(12):
+    for number in range(6):
         place = f"{path}{number}"
         filled(place).close()
         name = os.path.join(place, "data.mdb")
@@ -569,7 +565,12 @@ def raise_again(error: Exception) -> None:
 
 def undecodable(path: str) -> Iterator[Any]:
     """What one codec wrote, read by one that cannot; and codecs of the caller's that fail."""
-    filled(path).close()
+    d = filled(path)
+    for kb in (KEY_OF_TEXT + b"\xff" + RAW, b"\xfe" + RAW, KEY_OF_TEXT + RAW + b"\xff"):  # keys that are none
+        attempt("plant", lambda kb=kb: d._store.put(kb, b"", 1, RAW))
+    for find in (lambda: d.newest(1), lambda: d.oldest(99), lambda: d.popitem(), lambda: d.sample(99), lambda: list(d)):
+        attempt("keys", find)
+    d.close()
     for options in ({"codec": SafeCodec()}, {}):
         yield opened(path, **options)
     for codec in ("json", "raw", "pickle", BadCodec()):
@@ -623,6 +624,7 @@ def full(path: str) -> Iterator[Any]:
         shutil.rmtree(path + durability)
 
 
+<<<<<<< HEAD
 def sealed(path: str) -> Iterator[Any]:
     """With every kind of seal; entries that somebody has changed; other keys than the right ones, canaries too."""
     key, other = RAW[:30] + b"-1", RAW[:30] + b"-2"
@@ -656,6 +658,56 @@ def change(d: PersistDict[Any, Any]) -> None:
 
 
 STATES = [sound, background, damaged, torn, undecodable, read_only, closed, bounded, full, sealed]
+=======
+def adapted(path: str) -> Iterator[Any]:
+    """Through LangChain's interfaces, with what they cannot keep, and with entries that are something else."""
+    from langchain_core.outputs import Generation
+
+    from persistdict.integrations.langchain import CachedEmbeddings, PersistDictCache, PersistDictStore
+
+    class Model:
+        """Embeds a text as something that shows it."""
+
+        def embed_documents(self, texts: list[str]) -> list[Any]:
+            if len(texts) > 2:
+                raise OwnError(texts)
+            return [[TEXT] if text == TEXT else [1e300] if text == "large" else [0.5] for text in texts]
+
+        def embed_query(self, text: str) -> Any:
+            return self.embed_documents([text])[0]
+
+    d = opened(path, codec="safe")
+    attempt("adapter", lambda: PersistDictCache(opened(path + "raw", codec="raw")))
+    attempt("adapter", lambda: PersistDictStore(opened(path + "bad", codec=BadCodec()), namespace=TEXT))
+    answers, store = PersistDictCache(d), PersistDictStore(d, namespace=TEXT)
+    embeddings = CachedEmbeddings(Model(), d, namespace=TEXT)  # type: ignore[arg-type]
+    for value in (
+        [Generation(text=TEXT)],
+        [Generation(text=TEXT, generation_info={"a": Unknown()})],
+        [TEXT],
+        Unknown(),
+    ):
+        attempt("answers", lambda value=value: answers.update(TEXT, TEXT, value))
+        attempt("answers", lambda: answers.lookup(TEXT, TEXT))
+    for pairs in ([(TEXT, RAW)], [(TEXT, TEXT)], [(Unknown(), RAW)], [(RAW, RAW)]):
+        attempt("store", lambda pairs=pairs: store.mset(pairs))
+        attempt("store", lambda pairs=pairs: store.mget([pairs[0][0]]))
+        attempt("store", lambda: list(store.yield_keys(prefix=TEXT)))
+        attempt("store", lambda pairs=pairs: store.mdelete([pairs[0][0]]))
+    for texts in ([TEXT], ["large"], [TEXT + "a"], [TEXT + "1", TEXT + "2", TEXT + "3"], [Unknown()]):
+        attempt("embeddings", lambda texts=texts: embeddings.embed_documents(texts))
+        attempt("embeddings", lambda texts=texts: embeddings.embed_query(texts[0]))
+    for key in list(d):
+        d[key] = TEXT  # which none of them has written
+    attempt("answers", lambda: answers.lookup(TEXT, TEXT))
+    attempt("store", lambda: store.mget([TEXT]))
+    attempt("embeddings", lambda: embeddings.embed_documents([TEXT + "a"]))
+    attempt("answers", answers.clear)
+    yield d
+
+
+STATES = [adapted, sound, background, damaged, torn, undecodable, read_only, closed, bounded, full]
+>>>>>>> helper2
 
 
 def main(folder: str, state: str, sink: str) -> None:
