@@ -793,6 +793,36 @@ def test_a_dictionary_that_is_missing_is_an_error_of_ours(path):
     other.close()
 
 
+@pytest.mark.parametrize("seal", [{}, {"encryption_key": KEY}, {"signing_key": KEY}])
+def test_a_dictionary_that_is_damaged_harms_only_what_was_made_with_it(path, seal):
+    """The rest is read and written, and can be repaired."""
+    texts = {n: f"this is the text number {n}, which is like all others, or is it?" for n in range(1000)}
+    with dictionary(path, compression="zstd", **seal) as d:
+        d.update(texts)
+        assert d.train_dictionary(size=1000).kept
+        d["with it"] = texts[5]
+        bare = d._opened().bare
+        row = next(item for item in bare.scan() if item.kb[:1] == b"\xf4")
+        bare.put(row.kb, b"", row.tag ^ 0x40, row.blob)
+    with pytest.warns(DamagedEntryWarning, match="dictionary of zstd cannot be read"):
+        d = dictionary(path, compression="zstd", **seal)
+    with pytest.raises(TamperedError):
+        d["with it"]
+    d["without"] = texts[7]
+    assert (d[1], d["without"]) == (texts[1], texts[7])
+    assert {fault.kind for fault in d.verify(repair=True).faults} == {"seal"}
+    d.close()
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "0", "7", "99999999999", "9" * 6000, "²"])
+def test_a_note_about_a_dictionary_that_is_none_is_as_none(path, text):
+    with dictionary(path, compression="zstd") as d:
+        d["a"] = "text" * 100
+    set_info(path, "seal dictionary", text)
+    with dictionary(path, compression="zstd") as d:
+        assert d["a"] == "text" * 100
+
+
 # Names
 
 
