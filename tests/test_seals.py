@@ -387,6 +387,32 @@ def test_what_was_changed_is_passed_over_by_a_loop_reported_by_verify_and_stays(
     d.close()
 
 
+@protected
+def test_what_was_changed_is_passed_over_by_popitem_and_stays(option):
+    """As a damaged entry is."""
+    d = dictionary("memory://", **{option: KEY})
+    d.update(a=1, b=2)
+    bare, kb = d._opened().bare, d._opened().names.key(b"\x30b")
+    record = bare.get(kb)
+    bare.put(kb, b"", record.tag, record.blob[:-1] + b"?")
+    with pytest.warns(DamagedEntryWarning, match="not as it was sealed"):
+        assert d.popitem() == ("a", 1)
+    with pytest.warns(DamagedEntryWarning), pytest.raises(KeyError):
+        d.popitem()
+    assert len(d) == 1
+
+
+def test_a_tag_that_was_changed_is_passed_over_by_a_list_of_tags():
+    d = dictionary("memory://", encryption_key=KEY)
+    d.set("a", 1, tag="t")
+    d.set("b", 2, tag="u")
+    bare, kb = d._opened().bare, d._opened().names.key(b"\x30b")
+    record = bare.get(kb)
+    bare.put(kb, b"", record.tag, record.blob, label=b"planted")
+    with pytest.warns(DamagedEntryWarning, match="the tag with the digest"):
+        assert d.tags() == ["t"]
+
+
 def test_a_plain_entry_in_a_sealed_dictionary_is_refused():
     for options in SEALS.values():
         d = dictionary("memory://", **options)

@@ -102,11 +102,13 @@ class Sealed:
 
     def last(self, *, values: bool = True, span: Span = ALL) -> Record | None:
         for item in self.scan(reverse=True, values=False, span=span):
-            record: Record | None = self.bare.get(self.names.key(item.kb))
+            try:
+                record = self.get(item.kb)
+            except PersistDictError as error:
+                self._warn(self.names.key(item.kb), error)
+                continue
             if record is not None:
-                return (
-                    self.record(record) if values else record._replace(kb=item.kb, hint=item.hint, blob=b"", label=b"")
-                )
+                return record if values else record._replace(blob=b"")
         return None
 
     def any(self, span: Span = ALL) -> bool:
@@ -146,7 +148,14 @@ class Sealed:
         return self._items(self.bare.labelled(self.names.label(label)), False)
 
     def labels(self) -> list[bytes]:
-        return sorted(map(self.names.open_label, self.bare.labels()))
+        labels = []
+        for label in self.bare.labels():
+            try:
+                labels.append(self.names.open_label(label))
+            except PersistDictError as error:
+                text = f"{self.bare.place}: the tag with the digest {key_digest(label)} was passed over: {error}"
+                warnings.warn(text, DamagedEntryWarning, stacklevel=2)
+        return sorted(labels)
 
     # Writing
 
