@@ -867,6 +867,26 @@ def test_where_keys_are_encrypted_there_are_no_priority_queues():
         dictionary("memory://", encryption_key=KEY).queue("q", order="priority")
 
 
+def test_a_loop_over_a_view_of_encrypted_keys_opens_each_key_once_and_only_its_own_values(path, monkeypatch):
+    d = dictionary(path, encryption_key=KEY, compression="zlib")
+    view = d.prefix("p")
+    view.update({n: f"value {n}" for n in range(300)})
+    d.update({("other", n): n for n in range(300)})
+    store, opened, unsealed = d._opened(), [], []
+    names, seal = store.names, store.seal
+    open_key, unseal = names.open_key, seal.unseal
+    monkeypatch.setattr(names, "open_key", lambda kb: (opened.append(kb), open_key(kb))[1])
+    monkeypatch.setattr(seal, "unseal", lambda *args: (unsealed.append(args), unseal(*args))[1])
+    assert [value for value in view.values()] == [f"value {n}" for n in range(300)]  # noqa: C416 - list() asks for len
+    assert (len(opened), len(unsealed)) == (600, 300)
+    opened.clear()
+    assert view
+    assert len(opened) == 1
+    assert len(view) == 300
+    assert len(opened) == 601
+    d.close()
+
+
 def test_what_was_initialised_is_known_by_every_handle(path):
     for _ in range(2):
         d = dictionary(path, encryption_key=KEY)
