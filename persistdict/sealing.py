@@ -69,6 +69,8 @@ class Sealing(Upkeep[K, V]):
             raise Unsupported('only with compression="zstd" there are dictionaries')
         if isinstance(size, bool) or not isinstance(size, int) or not 256 <= size <= 1 << 20:
             raise ValueError("size must be an int from 256 to 1,048,576")
+        if isinstance(values, bool) or not isinstance(values, int) or values < 1:
+            raise ValueError("values must be an int of at least 1")
         samples = self._samples(store, values, size * PER_BYTE)
         measured, learnt = samples[::HELD_OUT], [one for at, one in enumerate(samples) if at % HELD_OUT]
         compress = seal.compressor.compress
