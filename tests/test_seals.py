@@ -334,6 +334,7 @@ def test_a_missing_package_is_named(path, monkeypatch, options, module, extra):
         monkeypatch.delitem(sys.modules, f"persistdict.seals.{name}", raising=False)
     with pytest.raises(MissingPackageError, match=rf"persistdict\[{extra}\]"):
         dictionary(path, **options)
+    assert not path.exists()
 
 
 def test_without_seals_nothing_of_them_is_imported(path, monkeypatch):
@@ -798,6 +799,9 @@ def test_a_dictionary_needs_zstd_and_enough_values():
         d.train_dictionary()
     with pytest.raises(ValueError, match="size must be"):
         d.train_dictionary(size=5)
+    for values in (0, True):
+        with pytest.raises(ValueError, match="values must be"):
+            d.train_dictionary(values=values)
 
 
 def test_a_dictionary_that_is_missing_is_an_error_of_ours(path):

@@ -46,6 +46,8 @@ class Asked:
         compression: None for none.
         encryption: the keys; None for none.
         signing: likewise.
+
+    Raises MissingPackageError, so that no store is made that cannot be used.
     """
 
     def __init__(self, compression: Compression | None, encryption: Keyring | None, signing: Keyring | None) -> None:
@@ -53,6 +55,10 @@ class Asked:
         self._protection: type[Protection] | None = Encryption if encryption else Signing if signing else None
         parts = [part.name for part in (compression, self._protection) if part is not None]
         self.name = "+".join(parts)
+        if compression is not None:
+            compression.compressor(lambda number: None)
+        if encryption is not None:
+            EncryptedNames(bytes(SECRET_SIZE))
 
     def enroll(self, txn: Transaction, *, is_new: bool = True) -> None:
         """Note the newest of the keys in the store, if it is not noted yet.
