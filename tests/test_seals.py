@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from drivers import tamper
+from loguru import logger
 
 from persistdict import (
     BusyError,
@@ -91,6 +92,15 @@ class TestSignedLmdbStore(OfAnotherSize):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "d"
+
+
+@pytest.fixture
+def log_lines():
+    """What is logged while a test runs, as tools show it that tell what the lines of a traceback speak of."""
+    lines = []
+    sink = logger.add(lines.append, level=0, format="{message}", backtrace=False, diagnose=True)
+    yield lines
+    logger.remove(sink)
 
 
 def dictionary(path, **options):
@@ -318,6 +328,30 @@ def test_a_key_is_shown_by_nothing(path):
         dictionary(path, encryption_key=NEW)
     assert "nnn" not in str(caught.value)
     d.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encryption_key": b"canary" * 5},
+        {"signing_key": {1: b"canary??" * 4, 2: b"short"}},
+        {"encryption_key": {1: b"canary??" * 4}, "signing_key": KEY},
+        {"encryption_key": b"canary??" * 4, "ttl": -1},
+        {"encryption_key": b"canary??" * 4, "codec": "none of these"},
+        {"encryption_key": lambda: {1: b"canary??" * 4, "a": KEY}},
+        {"encryption_key": b"canary??" * 4},
+    ],
+)
+def test_a_key_is_in_no_traceback_that_shows_what_its_lines_speak_of(path, options, log_lines):
+    """As loguru's do. Those of the caller's own lines are his."""
+    dictionary(path, encryption_key=KEY).close()
+    with pytest.raises((TypeError, ValueError)) as caught:
+        PersistDict(path, **{**QUIET, **options})
+    error = caught.value
+    logger.opt(exception=error.with_traceback(error.__traceback__.tb_next)).error("refused")
+    shown = "".join(log_lines)
+    assert "persistdict" in shown and "Error" in shown
+    assert "canary" not in shown
 
 
 @pytest.mark.parametrize(
@@ -708,7 +742,7 @@ def test_a_thread_of_upkeep_seals_anew(path):
     dictionary(path, encryption_key={1: NEW}).close()
 
 
-def test_while_an_entry_cannot_be_opened_older_keys_stay_noted(path, capfd):
+def test_while_an_entry_cannot_be_opened_older_keys_stay_noted(path, log_lines):
     with dictionary(path, encryption_key={0: KEY}) as d:
         d.update(a=1, b=2)
         bare, kb = d._opened().bare, d._opened().names.key(b"\x30b")
@@ -716,7 +750,7 @@ def test_while_an_entry_cannot_be_opened_older_keys_stay_noted(path, capfd):
         bare.put(kb, b"", record.tag, record.blob[:-1] + bytes((record.blob[-1] ^ 1,)))
     with dictionary(path, encryption_key={0: KEY, 1: NEW}) as d:
         assert d.reseal() == 1
-    assert "cannot be sealed anew" in capfd.readouterr().err
+    assert "cannot be sealed anew" in "".join(log_lines)
     with pytest.raises(WrongKeyError, match="key number 0"):
         dictionary(path, encryption_key={1: NEW})
     with dictionary(path, encryption_key={0: KEY, 1: NEW}) as d:
