@@ -106,6 +106,10 @@ class Sealing(Upkeep[K, V]):
         older keys alone, goes on to write with them: close all of these first. What was written so nevertheless raises
         WrongKeyError once the older keys are given up; open the dictionary with all keys then, and call this again.
 
+        Keys, tags and names of spaces and queues stay encrypted as they are, by a secret of the dictionary that each of
+        your keys opens. So somebody who had an older key, and the files at that time, can read these later, too: if a
+        key has become known, copy the entries into a new dictionary.
+
         Cost: a look at every entry.
 
         >>> from persistdict import PersistDict
