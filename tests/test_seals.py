@@ -3,6 +3,7 @@
 import builtins
 import contextlib
 import functools
+import hmac
 import os
 import pickle
 import random
@@ -244,6 +245,67 @@ def test_the_same_name_looks_another_in_every_place():
     records = [store.bare.get(item.kb) for store in (d._opened(), other._opened()) for item in store.bare.scan()]
     pieces = [record.kb[-17:] for record in records] + [record.label[-17:] for record in records if record.label]
     assert len(set(pieces)) == len(pieces) == 5
+
+
+# Formats, read by other means
+
+
+def derived(salt, purpose):
+    """A key for one purpose, as cryptography makes it."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return HKDF(SHA256(), 32, salt, b"persistdict " + purpose).derive(KEY)
+
+
+def test_an_encrypted_store_is_as_its_format_says():
+    """Numbers, contexts and derived keys; see protection.py, names.py and seal.py."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
+
+    d = dictionary("memory://", encryption_key={7: KEY}, compression="zlib")
+    d.set(2.0, "text" * 50, tag="t")
+    d.space("s")["k"] = 1
+    d.queue("q").put(1)
+    bare = d._opened().bare
+    info = bare.info()
+    number, note = info["seal keys"].split(":")
+    salt, note = bytes.fromhex(info["seal salt"]), bytes.fromhex(note)
+    assert (info["seal"], number, len(salt)) == ("zlib+aes-256-gcm", "7", 16)
+    secret = AESGCM(derived(salt, b"secret")).decrypt(note[:12], note[12:], b"persistdict\x01secret")
+    siv, gcm = AESSIV(secret), AESGCM(derived(salt, b"values"))
+    items = list(bare.scan())
+    record = bare.get(items[0].kb)
+    kb = siv.decrypt(record.kb[1:], [b"key"])
+    assert record.kb[:1] == b"\x60" and kb == d._keys.encode(2)[0]
+    assert siv.decrypt(record.hint, [b"hint", kb]) == b"\x00f"
+    assert siv.decrypt(record.label, [b"label"]) == b"t"
+    assert (record.tag, record.blob[0]) == (0x80 | 2 << 4 | 1, 7)
+    body = gcm.decrypt(record.blob[1:13], record.blob[13:], b"persistdict\x01" + bytes((record.tag,)) + record.kb)
+    plain = zlib.decompress(body[4:])
+    assert (int.from_bytes(body[:4], "little"), plain[1:]) == (201, b"text" * 50)
+    head = b"\xf0\x11" + siv.encrypt(b"s", [b"space"])
+    assert items[1].kb[:19] == head and siv.decrypt(items[1].kb[20:], [b"key" + head]) == b"0k"
+    assert {item.kb[:19] for item in items[2:]} == {b"\xf1\x11" + siv.encrypt(b"q", [b"queue"])}
+    d.close()
+
+
+def test_a_signed_store_is_as_its_format_says():
+    d = dictionary("memory://", signing_key={7: KEY})
+    d[2.0] = "text"
+    bare = d._opened().bare
+    info = bare.info()
+    key = derived(bytes.fromhex(info["seal salt"]), b"signing")
+    kb = d._keys.encode(2)[0]
+    record, length = bare.get(kb), len(kb).to_bytes(4, "little")
+
+    def signed(data):
+        return hmac.digest(key, b"persistdict\x01" + data, "sha256")
+
+    assert (info["seal"], info["seal keys"]) == ("hmac-sha256", f"7:{signed(b'key 7').hex()}")
+    assert (record.tag, record.blob[0], record.blob[34:]) == (0x90, 7, b"text")
+    assert record.blob[1:33] == signed(b"\x90" + length + kb + record.blob[33:])
+    assert record.hint == b"\x07" + signed(b"hint" + length + kb + b"f")[:16] + b"f"
+    d.close()
 
 
 # Keys and kinds
