@@ -81,8 +81,11 @@ class PersistDict(Sealing[K, V], Transactions[K, V]):
             that change: the one with the highest number is used for writing, see `reseal`. Or a function that returns
             any of these. The key is never stored, and not pickled with the handle (a function is). Keys then have no
             order on the disk: `range` sorts them first, and there are no priority queues. What shows: how many entries
-            there are, how large, and when they were written and read.
-        signing_key: likewise, for a dictionary that everybody can read, but nobody change unnoticed (HMAC-SHA-256).
+            there are, how large, which of them are in one space or queue or have one tag, and when they were written
+            and read. What is not noticed: that an entry was taken away, or is again what it was earlier, or has other
+            times or another one's tag.
+        signing_key: likewise, for a dictionary that everybody can read, and in which nobody can change a key or a value
+            unnoticed (HMAC-SHA-256). Tags are not signed.
         clock: tells the time in seconds since the epoch, UTC.
         permissions: those of a new folder, whatever the umask; its files have them without the rights to execute. 0o700
             is for you alone. 0o770 shares the dictionary with the group of the folder, which is that of the folder

@@ -67,10 +67,10 @@ class Openable(Generic[K, V]):
         with self._write_lock:
             if not isinstance(self._store, Unopened):
                 return
+            seal = self._options.seal()
             store = make_store(self._options)
             self._tally.follow(store.counts)
             try:
-                seal = self._options.seal()
                 self._mode = agree(store, self._options, self._codec.name, seal)
                 store, resealing = _sealed(store, seal, self._log)
                 if store.read_only:

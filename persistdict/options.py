@@ -73,6 +73,10 @@ class Options(NamedTuple):
     clock: Callable[[], float] = time.time
     permissions: int = PERMISSIONS[0]
 
+    def __repr__(self) -> str:
+        """Not what they are: there may be keys among them, and tools that show tracebacks show this, too."""
+        return f"<{type(self).__name__}>"
+
     def checked(self) -> "Options":
         """These options, with the path made absolute. Raises TypeError or ValueError for impossible ones."""
         if not os.fspath(self.database_path):
@@ -116,11 +120,9 @@ class Options(NamedTuple):
 
         if self.encryption_key is not None and self.signing_key is not None:
             raise ValueError("give encryption_key or signing_key, not both: what is encrypted is signed as well")
-        return self._replace(
-            compression=None if self.compression is None else compression_of(self.compression),
-            encryption_key=Keyring.of("encryption_key", self.encryption_key),
-            signing_key=Keyring.of("signing_key", self.signing_key),
-        )
+        compression = None if self.compression is None else compression_of(self.compression)
+        encryption, signing = (Keyring.of(name, getattr(self, name)) for name in ("encryption_key", "signing_key"))
+        return self._replace(compression=compression, encryption_key=encryption, signing_key=signing)
 
     def seal(self) -> Any:
         """What the dictionary is to be sealed with; None for nothing."""

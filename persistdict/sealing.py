@@ -69,6 +69,8 @@ class Sealing(Upkeep[K, V]):
             raise Unsupported('only with compression="zstd" there are dictionaries')
         if isinstance(size, bool) or not isinstance(size, int) or not 256 <= size <= 1 << 20:
             raise ValueError("size must be an int from 256 to 1,048,576")
+        if isinstance(values, bool) or not isinstance(values, int) or values < 1:
+            raise ValueError("values must be an int of at least 1")
         samples = self._samples(store, values, size * PER_BYTE)
         measured, learnt = samples[::HELD_OUT], [one for at, one in enumerate(samples) if at % HELD_OUT]
         compress = seal.compressor.compress
@@ -103,6 +105,10 @@ class Sealing(Upkeep[K, V]):
         While there are entries with an older key, every handle must have all keys. One that was opened before, with the
         older keys alone, goes on to write with them: close all of these first. What was written so nevertheless raises
         WrongKeyError once the older keys are given up; open the dictionary with all keys then, and call this again.
+
+        Keys, tags and names of spaces and queues stay encrypted as they are, by a secret of the dictionary that each of
+        your keys opens. So somebody who had an older key, and the files at that time, can read these later, too: if a
+        key has become known, copy the entries into a new dictionary.
 
         Cost: a look at every entry.
 

@@ -3,6 +3,7 @@
 import builtins
 import contextlib
 import functools
+import hmac
 import os
 import pickle
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from drivers import tamper
+from loguru import logger
 
 from persistdict import (
     BusyError,
@@ -91,6 +93,15 @@ class TestSignedLmdbStore(OfAnotherSize):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "d"
+
+
+@pytest.fixture
+def log_lines():
+    """What is logged while a test runs, as tools show it that tell what the lines of a traceback speak of."""
+    lines = []
+    sink = logger.add(lines.append, level=0, format="{message}", backtrace=False, diagnose=True)
+    yield lines
+    logger.remove(sink)
 
 
 def dictionary(path, **options):
@@ -236,6 +247,67 @@ def test_the_same_name_looks_another_in_every_place():
     assert len(set(pieces)) == len(pieces) == 5
 
 
+# Formats, read by other means
+
+
+def derived(salt, purpose):
+    """A key for one purpose, as cryptography makes it."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return HKDF(SHA256(), 32, salt, b"persistdict " + purpose).derive(KEY)
+
+
+def test_an_encrypted_store_is_as_its_format_says():
+    """Numbers, contexts and derived keys; see protection.py, names.py and seal.py."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
+
+    d = dictionary("memory://", encryption_key={7: KEY}, compression="zlib")
+    d.set(2.0, "text" * 50, tag="t")
+    d.space("s")["k"] = 1
+    d.queue("q").put(1)
+    bare = d._opened().bare
+    info = bare.info()
+    number, note = info["seal keys"].split(":")
+    salt, note = bytes.fromhex(info["seal salt"]), bytes.fromhex(note)
+    assert (info["seal"], number, len(salt)) == ("zlib+aes-256-gcm", "7", 16)
+    secret = AESGCM(derived(salt, b"secret")).decrypt(note[:12], note[12:], b"persistdict\x01secret")
+    siv, gcm = AESSIV(secret), AESGCM(derived(salt, b"values"))
+    items = list(bare.scan())
+    record = bare.get(items[0].kb)
+    kb = siv.decrypt(record.kb[1:], [b"key"])
+    assert record.kb[:1] == b"\x60" and kb == d._keys.encode(2)[0]
+    assert siv.decrypt(record.hint, [b"hint", kb]) == b"\x00f"
+    assert siv.decrypt(record.label, [b"label"]) == b"t"
+    assert (record.tag, record.blob[0]) == (0x80 | 2 << 4 | 1, 7)
+    body = gcm.decrypt(record.blob[1:13], record.blob[13:], b"persistdict\x01" + bytes((record.tag,)) + record.kb)
+    plain = zlib.decompress(body[4:])
+    assert (int.from_bytes(body[:4], "little"), plain[1:]) == (201, b"text" * 50)
+    head = b"\xf0\x11" + siv.encrypt(b"s", [b"space"])
+    assert items[1].kb[:19] == head and siv.decrypt(items[1].kb[20:], [b"key" + head]) == b"0k"
+    assert {item.kb[:19] for item in items[2:]} == {b"\xf1\x11" + siv.encrypt(b"q", [b"queue"])}
+    d.close()
+
+
+def test_a_signed_store_is_as_its_format_says():
+    d = dictionary("memory://", signing_key={7: KEY})
+    d[2.0] = "text"
+    bare = d._opened().bare
+    info = bare.info()
+    key = derived(bytes.fromhex(info["seal salt"]), b"signing")
+    kb = d._keys.encode(2)[0]
+    record, length = bare.get(kb), len(kb).to_bytes(4, "little")
+
+    def signed(data):
+        return hmac.digest(key, b"persistdict\x01" + data, "sha256")
+
+    assert (info["seal"], info["seal keys"]) == ("hmac-sha256", f"7:{signed(b'key 7').hex()}")
+    assert (record.tag, record.blob[0], record.blob[34:]) == (0x90, 7, b"text")
+    assert record.blob[1:33] == signed(b"\x90" + length + kb + record.blob[33:])
+    assert record.hint == b"\x07" + signed(b"hint" + length + kb + b"f")[:16] + b"f"
+    d.close()
+
+
 # Keys and kinds
 
 
@@ -321,6 +393,30 @@ def test_a_key_is_shown_by_nothing(path):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"encryption_key": b"canary" * 5},
+        {"signing_key": {1: b"canary??" * 4, 2: b"short"}},
+        {"encryption_key": {1: b"canary??" * 4}, "signing_key": KEY},
+        {"encryption_key": b"canary??" * 4, "ttl": -1},
+        {"encryption_key": b"canary??" * 4, "codec": "none of these"},
+        {"encryption_key": lambda: {1: b"canary??" * 4, "a": KEY}},
+        {"encryption_key": b"canary??" * 4},
+    ],
+)
+def test_a_key_is_in_no_traceback_that_shows_what_its_lines_speak_of(path, options, log_lines):
+    """As loguru's do. Those of the caller's own lines are his."""
+    dictionary(path, encryption_key=KEY).close()
+    with pytest.raises((TypeError, ValueError)) as caught:
+        PersistDict(path, **{**QUIET, **options})
+    error = caught.value
+    logger.opt(exception=error.with_traceback(error.__traceback__.tb_next)).error("refused")
+    shown = "".join(log_lines)
+    assert "persistdict" in shown and "Error" in shown
+    assert "canary" not in shown
+
+
+@pytest.mark.parametrize(
     ("options", "module", "extra"),
     [
         ({"compression": "zstd"}, "zstandard", "zstd"),
@@ -334,6 +430,7 @@ def test_a_missing_package_is_named(path, monkeypatch, options, module, extra):
         monkeypatch.delitem(sys.modules, f"persistdict.seals.{name}", raising=False)
     with pytest.raises(MissingPackageError, match=rf"persistdict\[{extra}\]"):
         dictionary(path, **options)
+    assert not path.exists()
 
 
 def test_without_seals_nothing_of_them_is_imported(path, monkeypatch):
@@ -385,6 +482,32 @@ def test_what_was_changed_is_passed_over_by_a_loop_reported_by_verify_and_stays(
     d["b"] = "healed"
     assert d.verify().ok
     d.close()
+
+
+@protected
+def test_what_was_changed_is_passed_over_by_popitem_and_stays(option):
+    """As a damaged entry is."""
+    d = dictionary("memory://", **{option: KEY})
+    d.update(a=1, b=2)
+    bare, kb = d._opened().bare, d._opened().names.key(b"\x30b")
+    record = bare.get(kb)
+    bare.put(kb, b"", record.tag, record.blob[:-1] + b"?")
+    with pytest.warns(DamagedEntryWarning, match="not as it was sealed"):
+        assert d.popitem() == ("a", 1)
+    with pytest.warns(DamagedEntryWarning), pytest.raises(KeyError):
+        d.popitem()
+    assert len(d) == 1
+
+
+def test_a_tag_that_was_changed_is_passed_over_by_a_list_of_tags():
+    d = dictionary("memory://", encryption_key=KEY)
+    d.set("a", 1, tag="t")
+    d.set("b", 2, tag="u")
+    bare, kb = d._opened().bare, d._opened().names.key(b"\x30b")
+    record = bare.get(kb)
+    bare.put(kb, b"", record.tag, record.blob, label=b"planted")
+    with pytest.warns(DamagedEntryWarning, match="the tag with the digest"):
+        assert d.tags() == ["t"]
 
 
 def test_a_plain_entry_in_a_sealed_dictionary_is_refused():
@@ -681,7 +804,7 @@ def test_a_thread_of_upkeep_seals_anew(path):
     dictionary(path, encryption_key={1: NEW}).close()
 
 
-def test_while_an_entry_cannot_be_opened_older_keys_stay_noted(path, capfd):
+def test_while_an_entry_cannot_be_opened_older_keys_stay_noted(path, log_lines):
     with dictionary(path, encryption_key={0: KEY}) as d:
         d.update(a=1, b=2)
         bare, kb = d._opened().bare, d._opened().names.key(b"\x30b")
@@ -689,7 +812,7 @@ def test_while_an_entry_cannot_be_opened_older_keys_stay_noted(path, capfd):
         bare.put(kb, b"", record.tag, record.blob[:-1] + bytes((record.blob[-1] ^ 1,)))
     with dictionary(path, encryption_key={0: KEY, 1: NEW}) as d:
         assert d.reseal() == 1
-    assert "cannot be sealed anew" in capfd.readouterr().err
+    assert "cannot be sealed anew" in "".join(log_lines)
     with pytest.raises(WrongKeyError, match="key number 0"):
         dictionary(path, encryption_key={1: NEW})
     with dictionary(path, encryption_key={0: KEY, 1: NEW}) as d:
@@ -772,6 +895,9 @@ def test_a_dictionary_needs_zstd_and_enough_values():
         d.train_dictionary()
     with pytest.raises(ValueError, match="size must be"):
         d.train_dictionary(size=5)
+    for values in (0, True):
+        with pytest.raises(ValueError, match="values must be"):
+            d.train_dictionary(values=values)
 
 
 def test_a_dictionary_that_is_missing_is_an_error_of_ours(path):
@@ -793,6 +919,36 @@ def test_a_dictionary_that_is_missing_is_an_error_of_ours(path):
     other.close()
 
 
+@pytest.mark.parametrize("seal", [{}, {"encryption_key": KEY}, {"signing_key": KEY}])
+def test_a_dictionary_that_is_damaged_harms_only_what_was_made_with_it(path, seal):
+    """The rest is read and written, and can be repaired."""
+    texts = {n: f"this is the text number {n}, which is like all others, or is it?" for n in range(1000)}
+    with dictionary(path, compression="zstd", **seal) as d:
+        d.update(texts)
+        assert d.train_dictionary(size=1000).kept
+        d["with it"] = texts[5]
+        bare = d._opened().bare
+        row = next(item for item in bare.scan() if item.kb[:1] == b"\xf4")
+        bare.put(row.kb, b"", row.tag ^ 0x40, row.blob)
+    with pytest.warns(DamagedEntryWarning, match="dictionary of zstd cannot be read"):
+        d = dictionary(path, compression="zstd", **seal)
+    with pytest.raises(TamperedError):
+        d["with it"]
+    d["without"] = texts[7]
+    assert (d[1], d["without"]) == (texts[1], texts[7])
+    assert {fault.kind for fault in d.verify(repair=True).faults} == {"seal"}
+    d.close()
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "0", "7", "99999999999", "9" * 6000, "²"])
+def test_a_note_about_a_dictionary_that_is_none_is_as_none(path, text):
+    with dictionary(path, compression="zstd") as d:
+        d["a"] = "text" * 100
+    set_info(path, "seal dictionary", text)
+    with dictionary(path, compression="zstd") as d:
+        assert d["a"] == "text" * 100
+
+
 # Names
 
 
@@ -809,6 +965,26 @@ def test_tags_are_as_long_as_they_may_be(path):
 def test_where_keys_are_encrypted_there_are_no_priority_queues():
     with pytest.raises(Unsupported, match="fifo or lifo"):
         dictionary("memory://", encryption_key=KEY).queue("q", order="priority")
+
+
+def test_a_loop_over_a_view_of_encrypted_keys_opens_each_key_once_and_only_its_own_values(path, monkeypatch):
+    d = dictionary(path, encryption_key=KEY, compression="zlib")
+    view = d.prefix("p")
+    view.update({n: f"value {n}" for n in range(300)})
+    d.update({("other", n): n for n in range(300)})
+    store, opened, unsealed = d._opened(), [], []
+    names, seal = store.names, store.seal
+    open_key, unseal = names.open_key, seal.unseal
+    monkeypatch.setattr(names, "open_key", lambda kb: (opened.append(kb), open_key(kb))[1])
+    monkeypatch.setattr(seal, "unseal", lambda *args: (unsealed.append(args), unseal(*args))[1])
+    assert [value for value in view.values()] == [f"value {n}" for n in range(300)]  # noqa: C416 - list() asks for len
+    assert (len(opened), len(unsealed)) == (600, 300)
+    opened.clear()
+    assert view
+    assert len(opened) == 1
+    assert len(view) == 300
+    assert len(opened) == 601
+    d.close()
 
 
 def test_what_was_initialised_is_known_by_every_handle(path):

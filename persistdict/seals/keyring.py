@@ -19,19 +19,36 @@ class Keyring:
         given: 32 bytes (which is key number 0), a mapping of numbers (0-255) to such keys, or a function without
             arguments that returns one of these.
 
-    Raises TypeError or ValueError for what is none of these; what the function raises.
+    Raises what the function raises.
+
+    Attributes:
+        keys: the keys by their numbers.
+        current: the highest number.
+        fault: the TypeError or ValueError for what are no keys. It is raised where no key is in sight, for there are
+            tools that show what the lines of a traceback speak of.
     """
 
     def __init__(self, option: str, given: Any) -> None:
         self._option, self._given = option, given
+        self.keys: dict[int, bytes] = {}
+        self.current = 0
+        self.fault: Exception | None = None
         keys: Any = given() if callable(given) else given
-        self.keys = _checked(option, keys if isinstance(keys, Mapping) else {0: keys})
-        self.current = max(self.keys)
+        try:
+            self.keys = _checked(option, keys if isinstance(keys, Mapping) else {0: keys})
+            self.current = max(self.keys)
+        except (TypeError, ValueError) as error:
+            self.fault = error.with_traceback(None)
 
     @classmethod
     def of(cls, option: str, given: Any) -> Keyring | None:
-        """What an option means; None for none."""
-        return given if given is None or isinstance(given, cls) else cls(option, given)
+        """What an option means; None for none. Raises TypeError or ValueError for what is no key."""
+        if given is None or isinstance(given, cls):
+            return given
+        ring = cls(option, given)
+        if ring.fault is not None:
+            raise ring.fault
+        return ring
 
     def __repr__(self) -> str:
         return f"<{self._option}: the keys {', '.join(map(str, self.keys))}>"

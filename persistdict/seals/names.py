@@ -74,7 +74,7 @@ class Names:
     def span(self, span: Span) -> Span:
         """The span in the store, which has the keys in it that are in this one.
 
-        If it is more than a Span, others lie in between, and a store that goes through it tells these, too.
+        If it is more than a Span, others lie in between its ends, which it knows; who has only its ends must open them.
         """
         return span
 
@@ -203,7 +203,7 @@ class EncryptedNames(Names):
         if start is not None and stop is not None:
             return Span(start, stop)
         head = self._head(span.start) if span.start >= OUTSIDE else b""
-        part = _Part(head + SEALED, head + _BEHIND)
+        part = _Part(head + SEALED if head else b"", head + _BEHIND)  # from b"" on a store need not look for its keys
         part.names, part.plain = self, span
         return part
 

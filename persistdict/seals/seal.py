@@ -20,8 +20,9 @@ with it, see resealing.py; then the notes of the others are removed.
 from __future__ import annotations
 
 import os
+import warnings
 
-from persistdict.errors import DecodeError, TamperedError, WrongKeyError
+from persistdict.errors import DamagedEntryWarning, DecodeError, PersistDictError, TamperedError, WrongKeyError
 from persistdict.records import Transaction
 from persistdict.seals.compression import Compression
 from persistdict.seals.keyring import Keyring
@@ -45,6 +46,8 @@ class Asked:
         compression: None for none.
         encryption: the keys; None for none.
         signing: likewise.
+
+    Raises MissingPackageError, so that no store is made that cannot be used.
     """
 
     def __init__(self, compression: Compression | None, encryption: Keyring | None, signing: Keyring | None) -> None:
@@ -52,6 +55,10 @@ class Asked:
         self._protection: type[Protection] | None = Encryption if encryption else Signing if signing else None
         parts = [part.name for part in (compression, self._protection) if part is not None]
         self.name = "+".join(parts)
+        if compression is not None:
+            compression.compressor(lambda number: None)
+        if encryption is not None:
+            EncryptedNames(bytes(SECRET_SIZE))
 
     def enroll(self, txn: Transaction, *, is_new: bool = True) -> None:
         """Note the newest of the keys in the store, if it is not noted yet.
@@ -177,13 +184,21 @@ class Seal:
     def _dictionary(self, number: int | None) -> bytes | None:
         """The bytes of a trained dictionary; None if there is none. The newest for None."""
         if number is None:
-            newest = self._source.info().get(NEWEST, "")
-            if not newest.isdecimal():
-                return None
-            number = int(newest)
+            return self._newest_dictionary()
         kb = self.names.key(_dictionary_key(number))
         record = self._source.get(kb)
         return None if record is None else self.unseal(kb, record.tag, record.blob)[1]
+
+    def _newest_dictionary(self) -> bytes | None:
+        """If it cannot be read, writes can do without it, and so can those entries that were not made with it."""
+        text = self._source.info().get(NEWEST, "")
+        number = int(text) if text.isdecimal() and len(text) <= 10 else 0
+        try:
+            return self._dictionary(number) if 0 < number < 1 << 32 else None
+        except PersistDictError as error:
+            text = f"{self._source.place}: the dictionary of zstd cannot be read, and is not used for writing: {error}"
+            warnings.warn(text, DamagedEntryWarning, stacklevel=2)
+            return None
 
     def keep_dictionary(self, txn: Transaction, number: int, raw: bytes) -> None:
         """Keep a trained dictionary, in a transaction of the store itself. It is used from the next `refresh` on."""

@@ -63,19 +63,21 @@ class Sealed:
         hint, label = self.names.open_hint(kb, record.hint), self.names.open_label(record.label)
         return record._replace(kb=kb, hint=hint, tag=tag, blob=blob, label=label)
 
-    def _item(self, item: Item, values: bool) -> Item:
+    def _item(self, item: Item, values: bool, span: Span = ALL) -> Item | None:
         kb = self.names.open_key(item.kb)
+        if kb not in span:
+            return None
         tag, blob = self.seal.unseal(item.kb, item.tag, item.blob) if values else (0, b"")
         return Item(kb, self.names.open_hint(kb, item.hint), tag, blob)
 
     def _items(self, items: Iterable[Item], values: bool, span: Span = ALL) -> Iterator[Item]:
         for item in items:
             try:
-                opened = self._item(item, values)
+                opened = self._item(item, values, span)
             except PersistDictError as error:
                 self._warn(item.kb, error)
                 continue
-            if opened.kb in span:
+            if opened is not None:
                 yield opened
 
     def _warn(self, sealed: bytes, error: Exception) -> None:
@@ -102,11 +104,13 @@ class Sealed:
 
     def last(self, *, values: bool = True, span: Span = ALL) -> Record | None:
         for item in self.scan(reverse=True, values=False, span=span):
-            record: Record | None = self.bare.get(self.names.key(item.kb))
+            try:
+                record = self.get(item.kb)
+            except PersistDictError as error:
+                self._warn(self.names.key(item.kb), error)
+                continue
             if record is not None:
-                return (
-                    self.record(record) if values else record._replace(kb=item.kb, hint=item.hint, blob=b"", label=b"")
-                )
+                return record if values else record._replace(blob=b"")
         return None
 
     def any(self, span: Span = ALL) -> bool:
@@ -125,7 +129,7 @@ class Sealed:
         if by_key and not self.names.has_order(span):
             return self._sorted(reverse, values, span)
         inside = self.names.span(span)
-        items = self.bare.scan(reverse=reverse, values=values, by_key=by_key, span=inside)
+        items = self.bare.scan(reverse=reverse, values=values, by_key=by_key, span=Span(*inside))
         return self._items(items, values, ALL if type(inside) is Span else span)
 
     def _sorted(self, reverse: bool, values: bool, span: Span) -> Iterator[Item]:
@@ -146,7 +150,14 @@ class Sealed:
         return self._items(self.bare.labelled(self.names.label(label)), False)
 
     def labels(self) -> list[bytes]:
-        return sorted(map(self.names.open_label, self.bare.labels()))
+        labels = []
+        for label in self.bare.labels():
+            try:
+                labels.append(self.names.open_label(label))
+            except PersistDictError as error:
+                text = f"{self.bare.place}: the tag with the digest {key_digest(label)} was passed over: {error}"
+                warnings.warn(text, DamagedEntryWarning, stacklevel=2)
+        return sorted(labels)
 
     # Writing
 

@@ -624,7 +624,6 @@ def full(path: str) -> Iterator[Any]:
         shutil.rmtree(path + durability)
 
 
-<<<<<<< HEAD
 def sealed(path: str) -> Iterator[Any]:
     """With every kind of seal; entries that somebody has changed; other keys than the right ones, canaries too."""
     key, other = RAW[:30] + b"-1", RAW[:30] + b"-2"
@@ -657,8 +656,6 @@ def change(d: PersistDict[Any, Any]) -> None:
         store.bare.put(item.kb, item.hint, item.tag, item.blob[:-1] + bytes((item.blob[-1] ^ 1,)))
 
 
-STATES = [sound, background, damaged, torn, undecodable, read_only, closed, bounded, full, sealed]
-=======
 def adapted(path: str) -> Iterator[Any]:
     """Through LangChain's interfaces, with what they cannot keep, and with entries that are something else."""
     from langchain_core.outputs import Generation
@@ -706,8 +703,7 @@ def adapted(path: str) -> Iterator[Any]:
     yield d
 
 
-STATES = [adapted, sound, background, damaged, torn, undecodable, read_only, closed, bounded, full]
->>>>>>> helper2
+STATES = [adapted, sound, background, damaged, torn, undecodable, read_only, closed, bounded, full, sealed]
 
 
 def main(folder: str, state: str, sink: str) -> None:
