@@ -198,6 +198,12 @@ def test_threads_share_a_handle(path):
 def test_nothing_in_the_clear_reaches_the_disk(path):
     """Neither while it is open, nor drained, nor in a backup."""
     canary = "canary-7fX"
+    forms = [canary.encode(), canary.encode().hex().encode(), canary.encode("utf-16-le"), canary[:6].encode()]
+
+    def check(folder):
+        for name, data in contents(folder).items():
+            assert not [form for form in forms if form in data], name
+
     d = dictionary(path, encryption_key=KEY, compression="zstd")
     d[canary] = canary
     d[canary, 1.5] = {canary: [canary]}
@@ -210,15 +216,12 @@ def test_nothing_in_the_clear_reaches_the_disk(path):
     d.memoize(name=canary)(lambda text: text * 2)(canary)
     with d.transaction() as t:
         t[canary + "2"] = canary
+        t.set("tagged in it", canary, tag=canary + "2")
+    d.set_many({canary + "4": canary}, tag=canary + "3")
+    d.prefix(canary).prefix(1.5)[canary] = d.get_or_create(canary + "5", lambda: (check(path), canary)[1])
     d.update({f"{canary}{n}": f"{canary} {n} " * 5 for n in range(600)})
     d.train_dictionary(size=512)
     d[canary + "3"] = canary
-    forms = [canary.encode(), canary.encode().hex().encode(), canary.encode("utf-16-le"), canary[:6].encode()]
-
-    def check(folder):
-        for name, data in contents(folder).items():
-            assert not [form for form in forms if form in data], name
-
     check(path)
     d.flush()
     check(path)
@@ -950,6 +953,32 @@ def test_a_note_about_a_dictionary_that_is_none_is_as_none(path, text):
 
 
 # Names
+
+
+def test_a_hint_that_was_taken_away_is_noticed():
+    """Of a key with numbers a missing one would say that all are int, and of no bool or float."""
+    for option in ("encryption_key", "signing_key"):
+        d = dictionary("memory://", **{option: KEY})
+        d.update({1: "int", 2.0: "float", ("t", False): "in a tuple"})
+        d.space("s")[3.0] = "in a space"
+        bare = d._opened().bare
+        for item in list(bare.scan()):
+            bare.delete(item.kb)
+            bare.put(item.kb, b"", item.tag, item.blob)
+        with pytest.warns(DamagedEntryWarning, match="not as it was sealed"):
+            assert list(d) + list(d.space("s")) == []
+        d.close()
+
+
+def test_of_many_spaces_some_names_are_remembered():
+    d = dictionary("memory://", encryption_key=KEY)
+    names = d._opened().names
+    for number in range(1100):
+        d.space(f"s{number}")["k"] = number
+    assert 0 < len(names._heads) <= 1024 and 0 < len(names._plain) <= 1024
+    assert sorted(d.spaces()) == sorted(f"s{number}" for number in range(1100))
+    assert [d.space(f"s{number}")["k"] for number in range(1100)] == list(range(1100))
+    d.close()
 
 
 def test_tags_are_as_long_as_they_may_be(path):
