@@ -970,6 +970,19 @@ def test_a_hint_that_was_taken_away_is_noticed():
         d.close()
 
 
+@pytest.mark.parametrize("kind", [b"\xf0", b"\xf1"])
+def test_a_head_that_names_another_length_is_no_head_and_is_not_remembered(kind):
+    """Else the next entry of that space or queue would be put where nobody looks for it."""
+    names = dictionary("memory://", encryption_key=KEY)._opened().names
+    sealed = names.key(kind + b"\x01n")
+    wrong = sealed[:1] + b"\xff" + sealed[2:]
+    fresh = dictionary("memory://", encryption_key=KEY)._opened().names
+    fresh._siv = names._siv  # of the same dictionary, with nothing remembered
+    with pytest.raises(TamperedError):
+        fresh.open_key(wrong)
+    assert fresh.key(kind + b"\x01n") == sealed
+
+
 def test_of_many_spaces_some_names_are_remembered():
     d = dictionary("memory://", encryption_key=KEY)
     names = d._opened().names

@@ -175,6 +175,8 @@ class EncryptedNames(Names):
             return head
         plain = self._plain.get(head)
         if plain is None:
+            if head[1] != len(head) - 2:
+                raise tampered()
             name = self._open(head[2:], _context(head))
             plain = head[:1] + bytes((len(name),)) + name
             self._remember(plain, head)
