@@ -1,0 +1,194 @@
+"""What is no operation: the time of an import, private memory, space on the disk, and what comes back."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy
+
+from benchmark.libraries import Library
+from benchmark.mixing import child_environment
+from benchmark.operations import Bench, remove
+from benchmark.registry import is_installed, libraries
+from benchmark.results import Results
+from benchmark.timing import Cell
+from benchmark.values import STRIDE, equal, key_of, values_of
+
+__all__ = ["fidelity", "imports", "memory", "read_and_tell_memory", "space", "space_of_databases"]
+
+BARE = "nothing"
+IMPORTS = {BARE: "pass", "lmdb": "import lmdb", "persistdict": "import persistdict"}
+IMPORTS |= {name: f"import {name}" for name in ("diskcache", "rocksdict", "sqlitedict")}
+LIKE_OTHERS = {"persistdict, no cache"}
+PER_KEY = "lmdb, a database for each key"
+READS = 200_000
+BATCH = 1000
+
+
+def imports(folder: Path, results: Results, rounds: int) -> None:
+    """Seconds of interpreters that import one thing and end, in turn; compiled modules are there."""
+    environment = {**child_environment(), "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
+    names = [name for name in IMPORTS if name == BARE or is_importable(name)]
+    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    rng = random.Random(5)
+    for number in range(-2, rounds):  # the first ones compile
+        for name in rng.sample(names, len(names)):
+            start = time.perf_counter()
+            child = subprocess.Popen([sys.executable, "-c", IMPORTS[name]], env=environment)
+            if processors:
+                os.sched_setaffinity(child.pid, processors[-1:])
+            child.wait()
+            if number >= 0:
+                results.samples.add(Cell("", 0, "import", name), number, time.perf_counter() - start)
+
+
+def is_importable(name: str) -> bool:
+    return subprocess.run([sys.executable, "-c", IMPORTS[name]], capture_output=True).returncode == 0
+
+
+def memory(benches: Sequence[Bench], results: Results, rounds: int = 3) -> None:
+    """The private memory of a child that opens a store, closed here, and reads it."""
+    for number in range(rounds):
+        for bench in benches:
+            if not bench.library.on_disk or bench.library.only:
+                continue
+            command = [sys.executable, "-m", "benchmark.worker", "memory", bench.library.name, str(bench.path)]
+            child = subprocess.run(
+                [*command, bench.label, str(bench.size)], env=child_environment(), capture_output=True, text=True
+            )
+            if child.returncode:
+                results.note(bench.label, bench.library.name, "private memory", child.stderr.splitlines()[-1][:80])
+                continue
+            for kind, taken in zip(("all", "without pages of files", "before"), child.stdout.split(), strict=True):
+                cell = Cell(bench.label, bench.size, f"private memory, {kind}", bench.library.name)
+                results.samples.add(cell, number, float(taken))
+
+
+def read_and_tell_memory(one: Library, path: Path, size: int) -> None:
+    """Open a store, read keys from all over it, and print bytes: private ones, without pages of files, and before."""
+    before = private_memory()[1]
+    one.open(path)
+    batch = 1000
+    for start in range(0, min(READS, size), batch):
+        keys = [one.key(key_of(number * STRIDE % size)) for number in range(start, min(start + batch, size))]
+        one.get(keys)
+        if "contains, hit" not in one.lacking:
+            one.contains(keys)
+    print(*private_memory(), before)
+    one.close()
+
+
+def private_memory() -> tuple[int, int]:
+    """Bytes that only this process has: all, and without pages of shared files.
+
+    The kernel calls a page of a file private as long as one process alone maps it. It is in the page cache all the
+    same, is taken back when memory is short, and is no more than what `read` would leave there.
+    """
+    everything = ours = 0
+    shared = False
+    with open("/proc/self/smaps") as lines:
+        for line in lines:
+            words = line.split()
+            if not words[0].endswith(":"):
+                shared = words[1].endswith("s")
+            elif words[0] in ("Private_Clean:", "Private_Dirty:", "Private_Hugetlb:"):
+                everything += int(words[1]) << 10
+                ours += 0 if shared else int(words[1]) << 10
+    return everything, ours
+
+
+def space(folder: Path, results: Results, label: str, size: int) -> None:
+    """Bytes on the disk of closed stores, written in transactions of a thousand where there are such."""
+    for one in libraries():
+        if not one.on_disk or one.only or one.name in LIKE_OTHERS or size > one.most or not is_installed(one):
+            continue
+        path = folder / f"{one.name}, space"
+        try:
+            one.open(path)
+            bench = Bench(one, path, values_of(label), label, size, 0.0)
+            for start in range(0, size, BATCH):
+                one.load(dict(bench.entries(range(start, min(start + BATCH, size)))))
+            one.close()
+            cell = Cell(label, size, "bytes on the disk", one.name)
+            results.samples.add(cell, 0, sum(bytes_of(part) for part in folder.glob(f"{path.name}*")) / size)
+        except Exception as error:
+            results.note(label, one.name, "bytes on the disk", type(error).__name__)
+        remove(path)
+
+
+def space_of_databases(folder: Path, results: Results, label: str, number: int = 500) -> None:
+    """Bytes on the disk for each entry if every key has a named database of its own."""
+    path = folder / PER_KEY
+    with lmdb.open(str(path), map_size=1 << 30, max_dbs=number) as env:
+        values = values_of(label)
+        for n in range(number):
+            with env.begin(write=True) as txn:
+                txn.put(b"value", values[n % len(values)].encode(), db=env.open_db(key_of(n).encode(), txn=txn))
+    results.samples.add(Cell(label, number, "bytes on the disk", PER_KEY), 0, bytes_of(path) / number)
+    remove(path)
+
+
+def bytes_of(path: Path) -> int:
+    """What a file, or all below a folder, takes on the disk."""
+    parts = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return sum(part.lstat().st_blocks * 512 for part in parts)
+
+
+PROBES: dict[str, Callable[[], Any]] = {
+    "tuple": lambda: (1, "a", (2,)),
+    "set": lambda: {1, 2},
+    "bytes": lambda: b"\x00\xff",
+    "int keys": lambda: {1: "a", 2: {3: "b"}},
+    "large int": lambda: 1 << 100,
+    "datetime": lambda: datetime.datetime(2024, 5, 17, tzinfo=datetime.timezone.utc),
+    "Decimal": lambda: decimal.Decimal("1.10"),
+    "numpy": lambda: numpy.arange(3, dtype=numpy.float32),
+    "None": lambda: None,
+}
+
+
+def fidelity(folder: Path, results: Results) -> None:
+    """What each library gives back of what was put, and whether a reader can change what is stored."""
+    for one in libraries():
+        if one.only or one.name == "lmdb, lean" or not is_installed(one):
+            continue
+        path = folder / f"{one.name}, fidelity"
+        one.open(path)
+        results.fidelity[one.name] = found = {name: _put(one, name, make()) for name, make in PROBES.items()}
+        if one.on_disk:
+            one.close()
+            one.open(path)
+        for name, make in PROBES.items():
+            found[name] = found[name] or _came_back(one, name, make())
+        one.set([("list", [1])])
+        one.get(["list"]).append(2)
+        found["own copy"] = "yes" if one.get(["list"]) == [1] else "no"
+        one.close()
+        remove(path)
+
+
+def _put(one: Library, name: str, value: Any) -> str:
+    """Store a value; returns what went wrong."""
+    try:
+        one.set([(name.replace(" ", "-"), value)])
+    except Exception:
+        return "refused"
+    return ""
+
+
+def _came_back(one: Library, name: str, value: Any) -> str:
+    try:
+        found = one.get([name.replace(" ", "-")])
+    except Exception as error:
+        return type(error).__name__
+    return "exact" if equal(found, value) else f"as {type(found).__name__}"

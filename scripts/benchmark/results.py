@@ -1,0 +1,50 @@
+"""What a run has found, as JSON and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.timing import Samples
+
+__all__ = ["Results"]
+
+
+@dataclass
+class Results:
+    """Everything that tables and charts are made of.
+
+    Args:
+        about: what the numbers depend on.
+        samples: the measurements.
+        reasons: value -> library -> operation, or "" for all -> why there is no number.
+        fidelity: library -> what was put -> what came back.
+        sizes: what SafeCodec and pickle make of values, in bytes.
+        profile: library -> operation -> counts.
+    """
+
+    about: dict[str, str] = field(default_factory=dict)
+    samples: Samples = field(default_factory=Samples)
+    reasons: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    fidelity: dict[str, dict[str, str]] = field(default_factory=dict)
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+    profile: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def note(self, value: str, library: str, operation: str, reason: str) -> None:
+        """Say why there is no number."""
+        self.reasons.setdefault(value, {}).setdefault(library, {})[operation] = reason
+
+    def reason(self, value: str, library: str, operation: str) -> str:
+        reasons = self.reasons.get(value, {}).get(library, {})
+        return reasons.get("") or reasons.get(operation) or ""
+
+    def save(self, path: Path) -> None:
+        parts = {**self.__dict__, "samples": self.samples.as_json()}
+        path.write_text(json.dumps(parts, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        parts: dict[str, Any] = json.loads(path.read_text())
+        return cls(**{**parts, "samples": Samples.from_json(parts["samples"])})
