@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,8 +24,7 @@ from benchmark.results import Results
 from benchmark.values import STORED
 
 PARTS = ("operations", "codecs", "probes")
-VALUE_ROWS = tables.BY_VALUE
-LARGE = ("bulk load", "iterate keys")  # not in the largest stores
+LARGE_STORES = {"persistdict", "lmdb, lean", "lmdb, lean, sync", "rocksdict", "diskcache"}
 
 
 def main() -> None:
@@ -76,18 +76,18 @@ def _codecs(_: Path, results: Results, quick: bool) -> None:
 
 
 def _probes(folder: Path, results: Results, quick: bool) -> None:
-    probes.imports(folder, results, 8 if quick else 30)
+    probes.imports(folder, results, 3 if quick else 10)
     probes.fidelity(folder, results)
     for value in ("100 B", MAIN, "1 KB"):
-        probes.space(folder, results, value, 10_000 if quick else 100_000)
+        probes.space(folder, results, value, 10_000 if quick else 50_000)
         probes.space_of_databases(folder, results, value)
 
 
 def _operations(folder: Path, results: Results, quick: bool) -> None:
     for panel in plan(quick):
         start = time.perf_counter()
-        last = panel.value == MAIN
-        panels.measure(panel, folder, results, lambda benches: probes.memory(benches, results) if last else None)
+        after = partial(probes.memory, results=results) if panel.value == MAIN else None
+        panels.measure(panel, folder, results, after)
         rounds = results.samples.rounds(panel.value, min(panel.stores))
         taken = time.perf_counter() - start
         print(f"{panel.value}: {rounds} rounds, {taken:.0f} s", file=sys.stderr, flush=True)
@@ -100,18 +100,15 @@ def plan(quick: bool) -> list[panels.Panel]:
     for size in sizes[1:]:  # there are fewer libraries in larger stores, and nothing is synced one by one
         stores[size] = [name for name in stores[size] if name in LARGE_STORES]
     names = [operation.name for operation in OPERATIONS]
-    found = [
-        panels.Panel(MAIN, stores, names, seconds=20 if quick else 240, box=0.005 if quick else 0.015, patience=30)
-    ]
-    for value in () if quick else STORED:
+    if quick:
+        return [panels.Panel(MAIN, stores, names, seconds=15, box=0.005, patience=4, least=2)]
+    found = [panels.Panel(MAIN, stores, names, seconds=200, box=0.015, patience=60)]
+    for value in STORED:
         if value != MAIN:
             entries = 200 if value == "1 MB" else 2_000
             every = {entries: [one.name for one in libraries()]}
-            found.append(panels.Panel(value, every, VALUE_ROWS, seconds=25, box=0.01, patience=5))
+            found.append(panels.Panel(value, every, tables.BY_VALUE, seconds=25, box=0.01, patience=5))
     return found
-
-
-LARGE_STORES = {"persistdict", "persistdict, no cache", "lmdb, lean", "lmdb, lean, sync", "rocksdict", "diskcache"}
 
 
 def about(folder: Path) -> dict[str, str]:
@@ -130,7 +127,8 @@ def about(folder: Path) -> dict[str, str]:
         f"load {', '.join(f'{load:.1f}' for load in os.getloadavg())}",
         "Python": f"{platform.python_version()}; its shelve uses {dbm.whichdb(str(folder / 'shelf'))}",
         "packages": ", ".join(versions),
-        "fdatasync of 4 KB in the folder": f"{middle * 1e6:,.0f} µs (quartiles {low * 1e6:,.0f}-{high * 1e6:,.0f}){note}",
+        "fdatasync of 4 KB in the folder": f"{middle * 1e6:,.0f} µs "
+        f"(quartiles {low * 1e6:,.0f}-{high * 1e6:,.0f}){note}",
     }
 
 

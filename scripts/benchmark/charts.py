@@ -20,6 +20,16 @@ ROWS = [
     "bulk load", "mixed", "mixed, 8 threads", "mixed, 4 processes", "open + one get",
 ]  # fmt: skip
 CURVES = ["get, hot", "get, cold", "contains, hit", "set, new key", "delete", "open + one get"]
+# The corners of the marks around their middle; a circle has none.
+SHAPES: list[list[tuple[float, float]]] = [
+    [(-4, -4), (4, -4), (4, 4), (-4, 4)],
+    [],
+    [(0, -5.5), (5, 4), (-5, 4)],
+    [(0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)],
+    [(0, 5.5), (5, -4), (-5, -4)],
+    [(-5, -3), (-3, -5), (0, -2), (3, -5), (5, -3), (2, 0), (5, 3), (3, 5), (0, 2), (-3, 5), (-5, 3), (-2, 0)],
+    [(-5, -2), (5, -2), (5, 2), (-5, 2)],
+]
 LIGHT = ["#c2410c", "#2563eb", "#0e7490", "#15803d", "#7c3aed", "#be185d", "#6b7280"]
 DARK = ["#fb923c", "#60a5fa", "#22d3ee", "#4ade80", "#c4b5fd", "#f472b6", "#9ca3af"]
 
@@ -54,16 +64,7 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 def mark(x: float, y: float, number: int) -> str:
     """A shape for each library beside its colour."""
-    corners = {
-        0: [(-4, -4), (4, -4), (4, 4), (-4, 4)],
-        1: [],
-        2: [(0, -5.5), (5, 4), (-5, 4)],
-        3: [(0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)],
-        4: [(0, 5.5), (5, -4), (-5, -4)],
-        5: [(-1.5, -5), (1.5, -5), (1.5, -1.5), (5, -1.5), (5, 1.5), (1.5, 1.5), (1.5, 5), (-1.5, 5), (-1.5, 1.5),
-            (-5, 1.5), (-5, -1.5), (-1.5, -1.5)],
-        6: [(-5, -2), (5, -2), (5, 2), (-5, 2)],
-    }[number]  # fmt: skip
+    corners = SHAPES[number]
     if not corners:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="c{number}"/>'
     points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
@@ -106,7 +107,10 @@ def operations(results: Results) -> str:
     parts = [text(8, 20, f"Time as a multiple of persistdict's, {size:,} entries of {goals.MAIN}", "head")]
     parts += legend(SHOWN, 1, left, 44)
     for tick in ticks:
-        parts += [line(at(tick), top, at(tick), bottom, "grid"), text(at(tick), bottom + 18, f"{tick:g}", "small", "middle")]
+        parts += [
+            line(at(tick), top, at(tick), bottom, "grid"),
+            text(at(tick), bottom + 18, f"{tick:g}", "small", "middle"),
+        ]
     parts += [line(at(1), top - 8, at(1), bottom, "one")]
     parts += [text(at(1) - 8, top - 4, "← faster than persistdict", "small", "end")]
     parts += [text(at(1) + 8, top - 4, "slower →", "small")]

@@ -41,7 +41,13 @@ class Goal(NamedTuple):
 
 def sizes_of(results: Results, value: str = MAIN) -> list[int]:
     """The numbers of entries that were measured with a kind of value."""
-    return sorted({cell.size for cell in results.samples if cell.value == value and cell.library == LEAN})
+    return sorted(
+        {
+            cell.size
+            for cell in results.samples
+            if cell[::3] == (value, LEAN) and cell.size and cell.operation == "get, cold"
+        }
+    )
 
 
 def against(operation: str, other: str, value: str = MAIN, faster: bool = False) -> Callable[[Results], Measured]:

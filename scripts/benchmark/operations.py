@@ -19,6 +19,7 @@ from benchmark.values import BYTES, STRIDE, key_of
 __all__ = ["OPERATIONS", "Bench", "Operation", "remove"]
 
 HOT = 100  # keys that are read again and again; fewer than the cache of persistdict holds
+SYNCED = 1000  # sets that are followed by one sync
 MANY = 100  # keys of one get_many
 THREADS = 8
 MOST = 20_000  # operations in one sample
@@ -73,7 +74,7 @@ class Bench:
         return [key(key_of(next(walk) * STRIDE % size)) for _ in range(number)]
 
     def _new_entries(self, number: int) -> list[tuple[Any, Any]]:
-        if len(self._new) > max(self.size // 10, 100):  # deleting is slower, and the size is to stay what it is
+        if len(self._new) > max(self.size // 10, 3000):  # deleting is slower, and the size is to stay what it is
             number = 3
         entries = self.entries([next(self._fresh) for _ in range(number)])
         self._new += [key for key, _ in entries]
@@ -83,8 +84,8 @@ class Bench:
         entries = self._new_entries(number)
         return len(entries), timed(self.library.set, entries)
 
-    def set_new_and_sync(self, number: int) -> tuple[int, float]:
-        entries = self._new_entries(number)
+    def set_new_and_sync(self, _: int) -> tuple[int, float]:
+        entries = self._new_entries(min(SYNCED, self._most))
         start = time.perf_counter()
         self.library.set(entries)
         synced = self.library.sync()
@@ -256,7 +257,7 @@ class Operation(NamedTuple):
 
 OPERATIONS = [
     Operation("set, new key", Bench.set_new, writes=True),
-    Operation("set, new key + sync", Bench.set_new_and_sync, writes=True),
+    Operation("1000 sets + sync", Bench.set_new_and_sync, writes=True),
     Operation("set, overwrite", Bench.overwrite, writes=True),
     Operation("get, cold", Bench.get_cold),
     Operation("get, hot", Bench.get_hot),

@@ -18,7 +18,7 @@ from persistdict import PersistDict
 __all__ = ["WRITES", "LmdbLean", "LmdbUsual", "Ours", "Plain"]
 
 MAP_SIZE = 1 << 36
-WRITES = frozenset({"set, new key", "set, new key + sync", "set, overwrite", "delete", "bulk load"})
+WRITES = frozenset({"set, new key", "set, overwrite", "delete", "bulk load"})
 DURABLE = "nothing that returned"
 LAST = "the last moments"
 

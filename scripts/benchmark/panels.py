@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.libraries import Library
 from benchmark.operations import OPERATIONS, Bench, Lacking, Operation, remove
 from benchmark.registry import BASE, is_installed, library
 from benchmark.results import Results
@@ -47,7 +46,7 @@ class Panel(NamedTuple):
 
 
 def measure(
-    panel: Panel, folder: Path, results: Results, after: Callable[[Sequence[Bench]], None] = lambda _: None
+    panel: Panel, folder: Path, results: Results, after: Callable[[Sequence[Bench]], None] | None = None
 ) -> None:
     """Load the stores, run the rounds, and call `after` with the stores closed but still there."""
     values = values_of(panel.value)
@@ -71,7 +70,8 @@ def measure(
     for bench in benches:
         bench.library.close()
     gc.unfreeze()
-    after(benches)
+    if after:
+        after(benches)
     for bench in benches:
         remove(bench.path)
 
@@ -107,12 +107,14 @@ def _prepared(
 
 
 def _load(bench: Bench, patience: float) -> str:
-    """Fill a store; returns what went wrong."""
-    deadline = time.perf_counter() + patience
+    """Fill a store; returns what went wrong. A library that will take too long is told by how long it takes so far."""
+    start = time.perf_counter()
     step = CHUNK if bench.library.bulk else 100
-    for start in range(0, bench.size, step):
-        bench.library.load(dict(bench.entries(range(start, min(start + step, bench.size)))))
-        if time.perf_counter() > deadline and not bench.library.name.startswith(BASE):
+    for first in range(0, bench.size, step):
+        entries = bench.entries(range(first, min(first + step, bench.size)))
+        bench.library.load(dict(entries))
+        expected = (time.perf_counter() - start) * bench.size / (first + len(entries))
+        if expected > patience and not bench.library.name.startswith(BASE):
             return f"loading takes longer than {patience:g} s"
     bench.library.sync()
     return ""
@@ -133,8 +135,11 @@ def _run_round(
             if operation.heavy and number < 0:
                 continue
             taken = spent.get((operation.name, bench.path), 0.0)
+            if operation.name in one.lacking:
+                results.note(panel.value, one.name, operation.name, one.lacking[operation.name])
+                continue
             late = number >= ALWAYS and taken > AT_EASE * panel.box * number
-            if late or not _is_possible(one, operation):
+            if late or (one.only is not None and operation.name not in one.only):
                 continue
             start = time.perf_counter()
             cell = Cell(panel.value, bench.size, operation.name, one.name)
@@ -149,7 +154,3 @@ def _run_round(
                 results.note(panel.value, one.name, operation.name, type(error).__name__)
                 taken = float("inf")
             spent[operation.name, bench.path] = taken + time.perf_counter() - start
-
-
-def _is_possible(one: Library, operation: Operation) -> bool:
-    return operation.name not in one.lacking and (one.only is None or operation.name in one.only)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shelve
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,8 +29,7 @@ class Rocks(Library):
     }
 
     def open(self, path: Path) -> None:
-        import rocksdict
-
+        rocksdict = import_module("rocksdict")
         self.store = rocksdict.Rdict(str(path))
         self._batch = rocksdict.WriteBatch
 
@@ -54,9 +53,7 @@ class DiskCache(Library):
     durability = LAST
 
     def open(self, path: Path) -> None:
-        import diskcache
-
-        self.store = diskcache.Cache(str(path))
+        self.store = import_module("diskcache").Cache(str(path))
 
     def load(self, entries: Mapping[str, Any]) -> None:
         with self.store.transact():
@@ -78,9 +75,7 @@ class DiskIndex(DiskCache):
     most = 100_000
 
     def open(self, path: Path) -> None:
-        import diskcache
-
-        self.store = diskcache.Index(str(path))
+        self.store = import_module("diskcache").Index(str(path))
 
     def close(self) -> None:
         self.store.cache.close()
@@ -99,9 +94,7 @@ class Sqlite(Library):
     most = 100_000
 
     def open(self, path: Path) -> None:
-        from sqlitedict import SqliteDict
-
-        self.store = SqliteDict(str(path), autocommit=True)
+        self.store = import_module("sqlitedict").SqliteDict(str(path), autocommit=True)
 
 
 class Shelve(Library):
@@ -116,7 +109,7 @@ class Shelve(Library):
     name = "shelve"
 
     def open(self, path: Path) -> None:
-        self.store = shelve.open(str(path))
+        self.store = import_module("shelve").open(str(path))
 
 
 class LmdbDict(Library):
@@ -127,10 +120,8 @@ class LmdbDict(Library):
     most = FEW
 
     def open(self, path: Path) -> None:
-        from lmdb_dict import CachedLmdbDict
-
         # Its environments are shared by their path, and closed when nobody has one any more.
-        self.store = CachedLmdbDict(str(path), map_size=MAP_SIZE)
+        self.store = import_module("lmdb_dict").CachedLmdbDict(str(path), map_size=MAP_SIZE)
 
     def close(self) -> None:
         del self.store
@@ -144,9 +135,7 @@ class FileDict(Library):
     most = FEW
 
     def open(self, path: Path) -> None:
-        from persidict import FileDirDict
-
-        self.store = FileDirDict(base_dir=str(path))
+        self.store = import_module("persidict").FileDirDict(base_dir=str(path))
 
     def close(self) -> None:
         pass
@@ -161,9 +150,7 @@ class Nfs(Library):
     lacking: ClassVar[dict[str, str]] = {"mixed, 4 processes": "does not see what others write"}
 
     def open(self, path: Path) -> None:
-        from nfsdict import NfsDict
-
-        self.store = NfsDict(path.name, base_dir=str(path.parent))
+        self.store = import_module("nfsdict").NfsDict(path.name, base_dir=str(path.parent))
 
 
 class XattrDict(Library):
@@ -180,9 +167,7 @@ class XattrDict(Library):
     }
 
     def open(self, path: Path) -> None:
-        from iodict import IODict
-
-        self.store = IODict(str(path))
+        self.store = import_module("iodict").IODict(str(path))
 
     def close(self) -> None:
         pass

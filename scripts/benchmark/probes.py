@@ -29,38 +29,45 @@ __all__ = ["fidelity", "imports", "memory", "read_and_tell_memory", "space", "sp
 BARE = "nothing"
 IMPORTS = {BARE: "pass", "lmdb": "import lmdb", "persistdict": "import persistdict"}
 IMPORTS |= {name: f"import {name}" for name in ("diskcache", "rocksdict", "sqlitedict")}
-LIKE_OTHERS = {"persistdict, no cache"}
+LIKE_OTHERS = {"persistdict, no cache", "diskcache.Index"}
 PER_KEY = "lmdb, a database for each key"
+IMPORTS_IN_SAMPLE = 5
 READS = 200_000
 BATCH = 1000
 
 
 def imports(folder: Path, results: Results, rounds: int) -> None:
-    """Seconds of interpreters that import one thing and end, in turn; compiled modules are there."""
+    """Seconds of interpreters that import one thing and end, in turn; compiled modules are there.
+
+    A sample is the shortest of some, because what is compared is little beside the start of an interpreter.
+    """
     environment = {**child_environment(), "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
     names = [name for name in IMPORTS if name == BARE or is_importable(name)]
     processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     rng = random.Random(5)
-    for number in range(-2, rounds):  # the first ones compile
-        for name in rng.sample(names, len(names)):
+    for number in range(-1, rounds):  # the first one compiles
+        taken: dict[str, list[float]] = {name: [] for name in names}
+        for name in rng.sample(names * IMPORTS_IN_SAMPLE, len(names) * IMPORTS_IN_SAMPLE):
             start = time.perf_counter()
             child = subprocess.Popen([sys.executable, "-c", IMPORTS[name]], env=environment)
             if processors:
                 os.sched_setaffinity(child.pid, processors[-1:])
             child.wait()
-            if number >= 0:
-                results.samples.add(Cell("", 0, "import", name), number, time.perf_counter() - start)
+            taken[name].append(time.perf_counter() - start)
+        for name in names if number >= 0 else ():
+            results.samples.add(Cell("", 0, "import", name), number, min(taken[name]))
 
 
 def is_importable(name: str) -> bool:
     return subprocess.run([sys.executable, "-c", IMPORTS[name]], capture_output=True).returncode == 0
 
 
-def memory(benches: Sequence[Bench], results: Results, rounds: int = 3) -> None:
+def memory(benches: Sequence[Bench], results: Results, rounds: int = 2) -> None:
     """The private memory of a child that opens a store, closed here, and reads it."""
+    largest = max(bench.size for bench in benches)
     for number in range(rounds):
         for bench in benches:
-            if not bench.library.on_disk or bench.library.only:
+            if not bench.library.on_disk or bench.library.only or bench.size < largest:
                 continue
             command = [sys.executable, "-m", "benchmark.worker", "memory", bench.library.name, str(bench.path)]
             child = subprocess.run(
@@ -78,9 +85,8 @@ def read_and_tell_memory(one: Library, path: Path, size: int) -> None:
     """Open a store, read keys from all over it, and print bytes: private ones, without pages of files, and before."""
     before = private_memory()[1]
     one.open(path)
-    batch = 1000
-    for start in range(0, min(READS, size), batch):
-        keys = [one.key(key_of(number * STRIDE % size)) for number in range(start, min(start + batch, size))]
+    for start in range(0, min(READS, size), BATCH):
+        keys = [one.key(key_of(number * STRIDE % size)) for number in range(start, min(start + BATCH, size))]
         one.get(keys)
         if "contains, hit" not in one.lacking:
             one.contains(keys)
@@ -110,7 +116,7 @@ def private_memory() -> tuple[int, int]:
 def space(folder: Path, results: Results, label: str, size: int) -> None:
     """Bytes on the disk of closed stores, written in transactions of a thousand where there are such."""
     for one in libraries():
-        if not one.on_disk or one.only or one.name in LIKE_OTHERS or size > one.most or not is_installed(one):
+        if not (one.on_disk and one.bulk and is_installed(one)) or one.only or one.name in LIKE_OTHERS:
             continue
         path = folder / f"{one.name}, space"
         try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from benchmark import codecs, goals
 from benchmark.operations import OPERATIONS
+from benchmark.probes import BARE
 from benchmark.profiling import line
 from benchmark.registry import BASE, LEAN, libraries
 from benchmark.results import Results
@@ -16,7 +17,7 @@ __all__ = ["TABLES", "everything"]
 
 GROUPS = {
     "Reads": ["get, cold", "get, hot", "get_many", "contains, hit", "contains, miss", "len"],
-    "Writes": ["set, new key", "set, overwrite", "delete", "bulk load", "set, new key + sync"],
+    "Writes": ["set, new key", "set, overwrite", "delete", "bulk load", "1000 sets + sync"],
     "Many": ["iterate keys", "iterate items", "mixed", "mixed, 8 threads", "mixed, 4 processes"],
     "Other": ["memoize, hit", "open + one get"],
 }
@@ -41,12 +42,14 @@ def ratio(results: Results, cell: Cell) -> str:
 
 def grid(results: Results, columns: Sequence[str], cell: Callable[[str, str], Cell]) -> str:
     """A table with a row for each library."""
-    rows = []
+    rows, without = [], []
     for library in libraries():
-        row = [ratio(results, cell(column, library.name)) for column in columns]
-        if any(row):
-            rows.append([library.name, *row])
-    return markdown(["", *columns], rows)
+        cells = [cell(column, library.name) for column in columns]
+        if any(one in results.samples for one in cells):
+            rows.append([library.name, *(ratio(results, one) for one in cells)])
+        elif reason := results.reason(cells[0].value, library.name, ""):
+            without.append(f"{library.name} ({reason})")
+    return markdown(["", *columns], rows) + (f"\n\nLeft out: {', '.join(without)}." if without else "")
 
 
 def about(results: Results) -> str:
@@ -137,7 +140,7 @@ def memory(results: Results) -> str:
 
 
 def imports(results: Results) -> str:
-    base, bare = Cell("", 0, "import", "lmdb"), Cell("", 0, "import", goals.BARE)
+    base, bare = Cell("", 0, "import", "lmdb"), Cell("", 0, "import", BARE)
     rows = []
     for cell in results.samples:
         if cell.operation == "import" and cell != bare:
