@@ -99,7 +99,7 @@ def imports(results: Results) -> Measured:
 
 
 def opening(results: Results) -> Measured:
-    size = sizes_of(results)[-1]
+    size = max(sizes_of(results))
     cell = Cell(MAIN, size, "open + one get", BASE)
     if cell not in results.samples:
         return []
@@ -130,7 +130,9 @@ GOALS = [
 
 
 def table(results: Results) -> str:
-    """The goals as Markdown."""
+    """The goals as Markdown; nothing if no operation was measured."""
+    if not sizes_of(results):
+        return ""
     lines = ["| goal | limit | where | measured | reached |", "|---|---|---|---|---|"]
     for goal in GOALS:
         limit = f"{'≥' if goal.faster else '≤'} {goal.limit:g}{goal.unit}"

@@ -136,7 +136,8 @@ def memory(results: Results) -> str:
         if cell.operation == "private memory, before":
             found = [results.samples.middle(cell._replace(operation=f"private memory, {kind}")) / 1e6 for kind in kinds]
             rows.append([cell.library, f"{cell.size:,} of {cell.value}", *(f"{number:.1f}" for number in found)])
-    return markdown(["MB", "", "before opening", "afterwards, without pages of files", "with them"], rows)
+    head = ["MB", "", "before opening", "afterwards, without pages of files", "with them"]
+    return markdown(head, rows) if rows else ""
 
 
 def imports(results: Results) -> str:
@@ -146,8 +147,7 @@ def imports(results: Results) -> str:
         if cell.operation == "import" and cell != bare:
             milliseconds = (results.samples.middle(cell) - results.samples.middle(bare)) * 1e3
             rows.append([cell.library, str(results.samples.ratio(cell, base, bare)), f"{milliseconds:.1f}"])
-    head = ["import", "less the interpreter: times lmdb", "milliseconds"]
-    return markdown(head, rows)
+    return markdown(["import", "less the interpreter: times lmdb", "milliseconds"], rows) if rows else ""
 
 
 def fidelity(results: Results) -> str:
