@@ -63,6 +63,12 @@ def test_tables_and_charts_are_made_of_a_run(results):
         assert xml.etree.ElementTree.fromstring(draw(results)).tag.endswith("svg")
 
 
+def test_a_part_that_was_not_run_has_no_table():
+    """Where nothing was measured there is nothing to show, but for what is known beforehand."""
+    made = {name: make(Results()) for name, make in {**tables.TABLES, **charts.CHARTS}.items()}
+    assert [name for name, text in made.items() if text] == ["durability"]
+
+
 def test_a_run_is_the_same_after_it_was_saved(results, tmp_path):
     """Tables can be made of the JSON of a run."""
     results.save(tmp_path / "run.json")

@@ -31,9 +31,9 @@ def main() -> None:
     """Measure what was asked for, print it, and put it where it was asked to be."""
     options = _options()
     results = Results.load(options.read) if options.read else _run(options)
-    print(tables.everything(results))
     if options.json:
         results.save(options.json)
+    print(tables.everything(results))
     if options.docs:
         docs.write(results)
 
@@ -56,10 +56,10 @@ def _run(options: argparse.Namespace) -> Results:
     folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=options.dir))
     results, start = Results(), time.perf_counter()
     try:
-        results.about = about(folder)
         if options.profile:
             profiling.profile(folder, results, instructions=not options.quick)
             return results
+        results.about = about(folder)
         for name, part in (("codecs", _codecs), ("probes", _probes), ("operations", _operations)):
             if options.only in (None, name):
                 part(folder, results, options.quick)

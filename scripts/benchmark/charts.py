@@ -15,6 +15,7 @@ __all__ = ["CHARTS"]
 
 SHOWN = [LEAN, "lmdb, usual", "rocksdict", "diskcache", "sqlitedict", "lmdb-dict-full"]
 GROWING = [BASE, LEAN, "rocksdict", "diskcache"]
+STYLES = {name: number for number, name in enumerate([BASE, *SHOWN])}  # the same one in all charts
 ROWS = [
     "get, hot", "get, cold", "get_many", "contains, hit", "iterate items", "set, new key", "set, overwrite", "delete",
     "bulk load", "mixed", "mixed, 8 threads", "mixed, 4 processes", "open + one get",
@@ -71,10 +72,10 @@ def mark(x: float, y: float, number: int) -> str:
     return f'<polygon points="{points}" class="c{number}"/>'
 
 
-def legend(names: Sequence[str], first: int, x: float, y: float) -> list[str]:
+def legend(names: Sequence[str], x: float, y: float) -> list[str]:
     parts = []
-    for number, name in enumerate(names, first):
-        parts += [mark(x, y - 4, number), text(x + 10, y, name)]
+    for name in names:
+        parts += [mark(x, y - 4, STYLES[name]), text(x + 10, y, name)]
         x += 28 + 6.6 * len(name)
     return parts
 
@@ -107,7 +108,7 @@ def operations(results: Results) -> str:
     bottom = top + step * len(ROWS)
     at = scale(low, high, left, right)
     parts = [text(8, 20, f"Time as a multiple of persistdict's, {size:,} entries of {goals.MAIN}", "head")]
-    parts += legend(SHOWN, 1, left, 44)
+    parts += legend(SHOWN, left, 44)
     for tick in ticks:
         parts += [
             line(at(tick), top, at(tick), bottom, "grid"),
@@ -119,10 +120,11 @@ def operations(results: Results) -> str:
     for number, (row, ratios) in enumerate(found.items()):
         y = top + step * (number + 0.5)
         parts += [line(left, y, right, y, "grid"), text(left - 10, y + 4, row, "", "end")]
-        for shape, ratio in enumerate(ratios, 1):
+        for name, ratio in zip(SHOWN, ratios, strict=True):
             if ratio:
-                parts.append(line(at(ratio.low), y, at(ratio.high), y, f"whisker c{shape}"))
-        parts += [mark(at(ratio.middle), y, shape) for shape, ratio in enumerate(ratios, 1) if ratio]
+                parts.append(line(at(ratio.low), y, at(ratio.high), y, f"whisker c{STYLES[name]}"))
+        named = zip(SHOWN, ratios, strict=True)
+        parts += [mark(at(ratio.middle), y, STYLES[name]) for name, ratio in named if ratio]
     return svg(830, int(bottom + 32), "Time of each operation as a multiple of persistdict's", parts)
 
 
@@ -133,12 +135,12 @@ def growth(results: Results) -> str:
         return ""
     width, height, columns = 270.0, 190.0, 3
     parts = [text(8, 20, f"Microseconds for one operation by number of entries, {goals.MAIN}", "head")]
-    parts += legend(GROWING, 0, 16, 44)
+    parts += legend(GROWING, 16, 44)
     for number, operation in enumerate(CURVES):
         left, top = 50 + width * (number % columns), 84 + (height + 20) * (number // columns)
         parts += _curves(results, operation, sizes, left, top, width - 66, height - 50)
     rows = -(-len(CURVES) // columns)
-    return svg(830, int(70 + rows * (height + 20)), "Time of an operation by number of entries", parts)
+    return svg(830, int(60 + rows * (height + 20)), "Time of an operation by number of entries", parts)
 
 
 def _curves(
@@ -146,11 +148,10 @@ def _curves(
 ) -> list[str]:
     """One chart with a curve for each library."""
     curves = []
-    for shape, name in enumerate(GROWING):
+    for name in GROWING:
         cells = [Cell(goals.MAIN, size, operation, name) for size in sizes]
-        curves.append(
-            (shape, [(cell.size, results.samples.middle(cell) * 1e6) for cell in cells if cell in results.samples])
-        )
+        points = [(cell.size, results.samples.middle(cell) * 1e6) for cell in cells if cell in results.samples]
+        curves.append((STYLES[name], points))
     numbers = [number for _, points in curves for _, number in points]
     low, high, ticks = decades(min(numbers), max(numbers))
     across, up = scale(sizes[0], sizes[-1], left + 8, left + width - 8), scale(low, high, top + height, top)

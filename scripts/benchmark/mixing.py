@@ -68,7 +68,7 @@ def run_workers(name: str, path: Path, label: str, size: int, seconds: float) ->
         for worker in workers:
             assert worker.stdout
             worker.stdout.readline()  # it has opened the store
-        answers = [worker.communicate("go\n", timeout=120) for worker in _told(workers)]
+        answers = [worker.communicate(timeout=120) for worker in _told(workers)]
     finally:
         for worker in workers:
             worker.kill()

@@ -74,6 +74,8 @@ def operations(results: Results) -> str:
 
 def by_value(results: Results) -> str:
     where = {value: sizes[0] for value in BYTES if (sizes := goals.sizes_of(results, value))}
+    if len(where) < 2:
+        return ""
     kinds = "\n".join(f"- {value}: {DESCRIPTIONS[value]}; {where[value]:,} entries" for value in where)
     parts = []
     for name in BY_VALUE:
@@ -82,7 +84,7 @@ def by_value(results: Results) -> str:
             return Cell(value, where[value], name, library)
 
         parts.append(f"**{name}**\n\n{grid(results, list(where), cell)}")
-    return "\n\n".join([kinds, *parts]) if where else ""
+    return "\n\n".join([kinds, *parts])
 
 
 def by_size(results: Results) -> str:
@@ -105,7 +107,7 @@ def by_size(results: Results) -> str:
 
 def growth(results: Results) -> str:
     """What an operation costs in larger stores, as a multiple of the smallest."""
-    small, *larger = goals.sizes_of(results)
+    small, *larger = goals.sizes_of(results) or [0]
     rows = []
     for operation in OPERATIONS:
         for library in (BASE, LEAN, "rocksdict", "diskcache"):
