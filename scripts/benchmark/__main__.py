@@ -30,9 +30,13 @@ LARGE_STORES = {"persistdict", "lmdb, lean", "lmdb, lean, sync", "rocksdict", "d
 def main() -> None:
     """Measure what was asked for, print it, and put it where it was asked to be."""
     options = _options()
-    results = Results.load(options.read) if options.read else _run(options)
-    if options.json:
-        results.save(options.json)
+    results = Results.load(options.read) if options.read else Results()
+    try:
+        if not options.read:
+            _run(options, results)
+    finally:
+        if options.json:  # also what there is of a run that failed
+            results.save(options.json)
     print(tables.everything(results))
     if options.docs:
         docs.write(results)
@@ -50,22 +54,21 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(options: argparse.Namespace) -> Results:
+def _run(options: argparse.Namespace, results: Results) -> None:
     # Some peers leave an iterator early and say so there; nothing is lost by it.
     sys.unraisablehook = lambda _: None
     folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=options.dir))
-    results, start = Results(), time.perf_counter()
+    start = time.perf_counter()
     try:
         if options.profile:
             profiling.profile(folder, results, instructions=not options.quick)
-            return results
+            return
         results.about = about(folder)
         for name, part in (("codecs", _codecs), ("probes", _probes), ("operations", _operations)):
             if options.only in (None, name):
                 part(folder, results, options.quick)
                 print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         results.about["the run took"] = f"{(time.perf_counter() - start) / 60:.1f} minutes"
-        return results
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -102,7 +105,7 @@ def plan(quick: bool) -> list[panels.Panel]:
     names = [operation.name for operation in OPERATIONS]
     if quick:
         return [panels.Panel(MAIN, stores, names, seconds=15, box=0.005, patience=4, least=2)]
-    found = [panels.Panel(MAIN, stores, names, seconds=200, box=0.015, patience=60)]
+    found = [panels.Panel(MAIN, stores, names, seconds=200, box=0.015, patience=45)]
     for value in STORED:
         if value != MAIN:
             entries = 200 if value == "1 MB" else 2_000

@@ -64,12 +64,14 @@ def measure(
     _run_round(-1, panel, benches, operations, Results(), spent, rng)  # warms up, and finds how many fit into the box
     spent.clear()
     deadline, number = Deadline(panel.seconds, panel.least), 0
-    while deadline.another():
-        _run_round(number, panel, benches, operations, results, spent, rng)
-        number += 1
-    for bench in benches:
-        bench.library.close()
-    gc.unfreeze()
+    try:
+        while deadline.another():
+            _run_round(number, panel, benches, operations, results, spent, rng)
+            number += 1
+    finally:
+        for bench in benches:
+            bench.library.close()
+        gc.unfreeze()
     if after:
         after(benches)
     for bench in benches:
@@ -137,6 +139,8 @@ def _run_round(
             taken = spent.get((operation.name, bench.path), 0.0)
             if operation.name in one.lacking:
                 results.note(panel.value, one.name, operation.name, one.lacking[operation.name])
+                continue
+            if results.reason(panel.value, one.name, operation.name):
                 continue
             late = number >= ALWAYS and taken > AT_EASE * panel.box * number
             if late or (one.only is not None and operation.name not in one.only):
