@@ -10,12 +10,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from benchmark import charts, codecs, docs, goals, panels, probes, tables
+from benchmark.keys import STRIDE, key_of
 from benchmark.mixing import steps
 from benchmark.operations import OPERATIONS
 from benchmark.registry import BASE, LEAN, REQUIRED, libraries, library
 from benchmark.results import Results
 from benchmark.timing import Cell, Samples
-from benchmark.values import STRIDE, key_of, values_of
+from benchmark.values import values_of
 
 SIZES = (40, 120)
 SYNCED = ("persistdict, commit", "lmdb, lean, sync")
@@ -42,7 +43,7 @@ def test_every_operation_is_measured_or_says_why_not(results, name):
             continue
         for size in SIZES[:1] if operation.heavy else SIZES:
             measured = Cell(goals.MAIN, size, operation.name, name) in results.samples
-            assert measured != bool(results.reason(goals.MAIN, name, operation.name)), operation.name
+            assert measured != bool(results.reason(Cell(goals.MAIN, size, operation.name, name))), operation.name
             assert measured or name != BASE
 
 
@@ -97,7 +98,7 @@ def test_a_peer_that_is_not_installed_is_left_out_and_says_so(monkeypatch, tmp_p
     monkeypatch.setattr(panels, "is_installed", lambda one: one.name != "lmdb, usual")
     found = Results()
     panels.measure(panels.Panel("100 B", {20: REQUIRED}, ["get, hot"], 0.0, 0.001, 60, least=1), tmp_path, found)
-    assert found.reason("100 B", "lmdb, usual", "get, hot") == "is not installed"
+    assert found.reason(Cell("100 B", 20, "get, hot", "lmdb, usual")) == "is not installed"
     assert Cell("100 B", 20, "get, hot", LEAN) in found.samples
 
 
@@ -111,7 +112,7 @@ def test_a_peer_that_fails_is_left_out_and_the_run_goes_on(monkeypatch, tmp_path
     monkeypatch.setattr(type(library("dict")), "get", fail)
     found = Results()
     panels.measure(panel, tmp_path, found)
-    assert found.reason("100 B", "dict", "get, hot").startswith("OSError")
+    assert found.reason(Cell("100 B", 20, "get, hot", "dict")).startswith("OSError")
     assert Cell("100 B", 20, "get, hot", BASE) in found.samples
 
 

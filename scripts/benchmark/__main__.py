@@ -105,12 +105,12 @@ def plan(quick: bool) -> list[panels.Panel]:
     names = [operation.name for operation in OPERATIONS]
     if quick:
         return [panels.Panel(MAIN, stores, names, seconds=15, box=0.005, patience=4, least=2)]
-    found = [panels.Panel(MAIN, stores, names, seconds=200, box=0.015, patience=45)]
+    found = [panels.Panel(MAIN, stores, names, seconds=160, box=0.015, patience=45)]
     for value in STORED:
         if value != MAIN:
-            entries = 200 if value == "1 MB" else 2_000
+            entries, rows = (200, tables.BY_VALUE[:4]) if value == "1 MB" else (2_000, tables.BY_VALUE)
             every = {entries: [one.name for one in libraries()]}
-            found.append(panels.Panel(value, every, tables.BY_VALUE, seconds=25, box=0.01, patience=5))
+            found.append(panels.Panel(value, every, rows, seconds=20, box=0.01, patience=5))
     return found
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy
 
+from benchmark.keys import STRIDE, key_of
 from benchmark.libraries import Library
-from benchmark.values import STRIDE, key_of, values_of
+from benchmark.values import values_of
 
 __all__ = ["child_environment", "run_workers", "steps", "work"]
 

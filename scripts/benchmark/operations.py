@@ -12,9 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmark.keys import STRIDE, key_of
 from benchmark.libraries import Library
 from benchmark.mixing import run_workers, steps
-from benchmark.values import BYTES, STRIDE, key_of
+from benchmark.values import BYTES
 
 __all__ = ["OPERATIONS", "Bench", "Operation", "remove"]
 
@@ -24,7 +25,7 @@ MANY = 100  # keys of one get_many
 THREADS = 8
 MOST = 20_000  # operations in one sample
 MOST_ITEMS = 20_000  # entries that an iteration visits
-MOST_BYTES = 32 << 20  # that a sample writes
+MOST_BYTES = 16 << 20  # that a sample writes
 
 
 def answer(model: str, question: str, temperature: float = 0.0) -> str:
@@ -158,7 +159,7 @@ class Bench:
             raise Lacking("as one by one")
         fresh = copy(self.library)
         path = self.path.with_name(f"{self.path.name}, bulk")
-        entries = dict(self.entries(range(min(self.size, max(16, MOST_BYTES // 2 // BYTES[self.label])))))
+        entries = dict(self.entries(range(min(self.size, max(16, MOST_BYTES // BYTES[self.label])))))
         fresh.open(path)
         seconds = timed(fresh.load, entries)
         fresh.close()

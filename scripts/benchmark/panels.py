@@ -82,9 +82,9 @@ def _prepared(
     panel: Panel, folder: Path, results: Results, name: str, size: int, values: Sequence[Any]
 ) -> Bench | None:
     """The store of a library with its entries; None if it cannot hold them, which is noted."""
-    one = library(name)
+    one, whole = library(name), Cell(panel.value, size, "", name)
     if not is_installed(one):
-        results.note(panel.value, name, "", "is not installed")
+        results.note(whole, "is not installed")
         return None
     path = folder / f"{name}, {size}"
     bench = Bench(one, path, values, panel.value, size, panel.box)
@@ -98,7 +98,7 @@ def _prepared(
             raise
         problem = f"{type(error).__name__} on writing"
     if problem:
-        results.note(panel.value, name, "", problem)
+        results.note(whole, problem)
         try:
             one.close()
         except Exception as error:  # it is left out anyway
@@ -137,24 +137,23 @@ def _run_round(
             if operation.heavy and number < 0:
                 continue
             taken = spent.get((operation.name, bench.path), 0.0)
+            cell = Cell(panel.value, bench.size, operation.name, one.name)
             if operation.name in one.lacking:
-                results.note(panel.value, one.name, operation.name, one.lacking[operation.name])
-                continue
-            if results.reason(panel.value, one.name, operation.name):
+                results.note(cell, one.lacking[operation.name])
+            if results.reason(cell):
                 continue
             late = number >= ALWAYS and taken > AT_EASE * panel.box * number
             if late or (one.only is not None and operation.name not in one.only):
                 continue
             start = time.perf_counter()
-            cell = Cell(panel.value, bench.size, operation.name, one.name)
             try:
                 results.samples.add(cell, number, bench.run(operation))
             except Lacking as lacking:
-                results.note(panel.value, one.name, operation.name, str(lacking))
+                results.note(cell, str(lacking))
                 continue
             except Exception as error:
                 if one.package in ("persistdict", "lmdb"):
                     raise
-                results.note(panel.value, one.name, operation.name, type(error).__name__)
+                results.note(cell, type(error).__name__)
                 taken = float("inf")
             spent[operation.name, bench.path] = taken + time.perf_counter() - start

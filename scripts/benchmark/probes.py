@@ -16,15 +16,16 @@ from typing import Any
 import lmdb
 import numpy
 
+from benchmark.keys import key_of
 from benchmark.libraries import Library
 from benchmark.mixing import child_environment
 from benchmark.operations import Bench, remove
 from benchmark.registry import is_installed, libraries
 from benchmark.results import Results
 from benchmark.timing import Cell
-from benchmark.values import STRIDE, equal, key_of, values_of
+from benchmark.values import equal, values_of
 
-__all__ = ["fidelity", "imports", "memory", "read_and_tell_memory", "space", "space_of_databases"]
+__all__ = ["fidelity", "imports", "memory", "space", "space_of_databases"]
 
 BARE = "nothing"
 IMPORTS = {BARE: "pass", "lmdb": "import lmdb", "persistdict": "import persistdict"}
@@ -32,7 +33,6 @@ IMPORTS |= {name: f"import {name}" for name in ("diskcache", "rocksdict", "sqlit
 LIKE_OTHERS = {"persistdict, no cache", "diskcache.Index"}
 PER_KEY = "lmdb, a database for each key"
 IMPORTS_IN_SAMPLE = 5
-READS = 200_000
 BATCH = 1000
 
 
@@ -69,48 +69,15 @@ def memory(benches: Sequence[Bench], results: Results, rounds: int = 2) -> None:
         for bench in benches:
             if not bench.library.on_disk or bench.library.only or bench.size < largest:
                 continue
-            command = [sys.executable, "-m", "benchmark.worker", "memory", bench.library.name, str(bench.path)]
-            child = subprocess.run(
-                [*command, bench.label, str(bench.size)], env=child_environment(), capture_output=True, text=True
-            )
+            command = [sys.executable, "-m", "benchmark.memory", bench.library.name, str(bench.path), str(bench.size)]
+            child = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
             if child.returncode:
-                results.note(bench.label, bench.library.name, "private memory", child.stderr.splitlines()[-1][:80])
+                cell = Cell(bench.label, bench.size, "private memory", bench.library.name)
+                results.note(cell, child.stderr.splitlines()[-1][:80])
                 continue
             for kind, taken in zip(("all", "without pages of files", "before"), child.stdout.split(), strict=True):
                 cell = Cell(bench.label, bench.size, f"private memory, {kind}", bench.library.name)
                 results.samples.add(cell, number, float(taken))
-
-
-def read_and_tell_memory(one: Library, path: Path, size: int) -> None:
-    """Open a store, read keys from all over it, and print bytes: private ones, without pages of files, and before."""
-    before = private_memory()[1]
-    one.open(path)
-    for start in range(0, min(READS, size), BATCH):
-        keys = [one.key(key_of(number * STRIDE % size)) for number in range(start, min(start + BATCH, size))]
-        one.get(keys)
-        if "contains, hit" not in one.lacking:
-            one.contains(keys)
-    print(*private_memory(), before)
-    one.close()
-
-
-def private_memory() -> tuple[int, int]:
-    """Bytes that only this process has: all, and without pages of shared files.
-
-    The kernel calls a page of a file private as long as one process alone maps it. It is in the page cache all the
-    same, is taken back when memory is short, and is no more than what `read` would leave there.
-    """
-    everything = ours = 0
-    shared = False
-    with open("/proc/self/smaps") as lines:
-        for line in lines:
-            words = line.split()
-            if not words[0].endswith(":"):
-                shared = words[1].endswith("s")
-            elif words[0] in ("Private_Clean:", "Private_Dirty:", "Private_Hugetlb:"):
-                everything += int(words[1]) << 10
-                ours += 0 if shared else int(words[1]) << 10
-    return everything, ours
 
 
 def space(folder: Path, results: Results, label: str, size: int) -> None:
@@ -128,7 +95,7 @@ def space(folder: Path, results: Results, label: str, size: int) -> None:
             cell = Cell(label, size, "bytes on the disk", one.name)
             results.samples.add(cell, 0, sum(bytes_of(part) for part in folder.glob(f"{path.name}*")) / size)
         except Exception as error:
-            results.note(label, one.name, "bytes on the disk", type(error).__name__)
+            results.note(Cell(label, size, "bytes on the disk", one.name), type(error).__name__)
         remove(path)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.timing import Samples
+from benchmark.timing import Cell, Samples
 
 __all__ = ["Results"]
 
@@ -19,7 +19,7 @@ class Results:
     Args:
         about: what the numbers depend on.
         samples: the measurements.
-        reasons: value -> library -> operation, or "" for all -> why there is no number.
+        reasons: value and size -> library -> operation, or "" for all -> why there is no number.
         fidelity: library -> what was put -> what came back.
         sizes: what SafeCodec and pickle make of values, in bytes.
         profile: library -> operation -> counts.
@@ -32,13 +32,14 @@ class Results:
     sizes: dict[str, list[int]] = field(default_factory=dict)
     profile: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
-    def note(self, value: str, library: str, operation: str, reason: str) -> None:
-        """Say why there is no number."""
-        self.reasons.setdefault(value, {}).setdefault(library, {})[operation] = reason
+    def note(self, cell: Cell, reason: str) -> None:
+        """Say why a cell has no number; one without an operation stands for all of its library."""
+        where = self.reasons.setdefault(f"{cell.size} of {cell.value}", {})
+        where.setdefault(cell.library, {})[cell.operation] = reason
 
-    def reason(self, value: str, library: str, operation: str) -> str:
-        reasons = self.reasons.get(value, {}).get(library, {})
-        return reasons.get("") or reasons.get(operation) or ""
+    def reason(self, cell: Cell) -> str:
+        reasons = self.reasons.get(f"{cell.size} of {cell.value}", {}).get(cell.library, {})
+        return reasons.get("") or reasons.get(cell.operation) or ""
 
     def save(self, path: Path) -> None:
         parts = {**self.__dict__, "samples": self.samples.as_json()}

@@ -36,7 +36,7 @@ def ratio(results: Results, cell: Cell) -> str:
         return f"1 = {short(results.samples.middle(cell) * 1e6)} µs" if cell in results.samples else ""
     found = results.samples.ratio(cell, cell._replace(library=BASE))
     if found is None:
-        return results.reason(cell.value, cell.library, cell.operation)
+        return results.reason(cell)
     return f"**{found}**" if found.high < 1 else str(found)
 
 
@@ -47,7 +47,7 @@ def grid(results: Results, columns: Sequence[str], cell: Callable[[str, str], Ce
         cells = [cell(column, library.name) for column in columns]
         if any(one in results.samples for one in cells):
             rows.append([library.name, *(ratio(results, one) for one in cells)])
-        elif reason := results.reason(cells[0].value, library.name, ""):
+        elif reason := results.reason(cells[0]._replace(operation="")):
             without.append(f"{library.name} ({reason})")
     return markdown(["", *columns], rows) + (f"\n\nLeft out: {', '.join(without)}." if without else "")
 
@@ -97,9 +97,9 @@ def by_size(results: Results) -> str:
         def cell(size: str, library: str, name: str = name) -> Cell:
             return Cell(goals.MAIN, sizes[size], name, library)
 
-        large = list(sizes.values())[-1]
-        if Cell(goals.MAIN, large, name, BASE) in results.samples:
-            several = [one.name for one in libraries() if Cell(goals.MAIN, large, name, one.name) in results.samples]
+        counts = {one.name: sum(cell(size, one.name) in results.samples for size in sizes) for one in libraries()}
+        several = [one for one, count in counts.items() if count > 1]
+        if BASE in several:
             rows = [[one, *(ratio(results, cell(size, one)) for size in sizes)] for one in several]
             parts.append(f"**{name}**\n\n{markdown(['', *sizes], rows)}")
     return "\n\n".join(parts)

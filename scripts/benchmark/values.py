@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy
 
-__all__ = ["BYTES", "CODEC_VALUES", "DESCRIPTIONS", "STORED", "STRIDE", "Make", "equal", "key_of", "values_of"]
+__all__ = ["BYTES", "CODEC_VALUES", "DESCRIPTIONS", "STORED", "Make", "equal", "values_of"]
 
 Make = Callable[[random.Random], Any]
-STRIDE = 7_368_787  # a prime: i * STRIDE modulo the size visits every number once
 WORDS = ("the", "store", "reads", "every", "entry", "from", "one", "snapshot", "and", "writes", "it", "back", "durably")
 
 
@@ -125,11 +124,6 @@ def values_of(label: str) -> list[Any]:
     """Some different values of a kind, the same in every process and run."""
     rng = random.Random(3)
     return [STORED[label](rng) for _ in range(max(8, min(100, (8 << 20) // BYTES[label])))]
-
-
-def key_of(number: int) -> str:
-    """The key with a number: 16 hexadecimal digits, in no order, as digests have."""
-    return f"{number * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF:016x}"
 
 
 def equal(one: Any, other: Any) -> bool:

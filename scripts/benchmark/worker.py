@@ -1,11 +1,11 @@
-"""What child processes of the benchmark do: `python -m benchmark.worker mixed|memory|repeat ...`."""
+"""What child processes of the benchmark do: `python -m benchmark.worker mixed|repeat ...`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from benchmark import mixing, probes, profiling
+from benchmark import mixing, profiling
 from benchmark.registry import library
 
 
@@ -14,8 +14,6 @@ def main(task: str, name: str, path: str, label: str, size: str, *rest: str) -> 
     one, place = library(name), Path(path)
     if task == "mixed":
         mixing.work(one, place, label, int(size), float(rest[0]), int(rest[1]))
-    elif task == "memory":
-        probes.read_and_tell_memory(one, place, int(size))
     elif task == "repeat":
         profiling.repeat(one, place, label, int(size), *rest)
 
