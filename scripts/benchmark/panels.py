@@ -19,7 +19,6 @@ from benchmark.values import equal, values_of
 __all__ = ["Panel", "measure"]
 
 CHUNK = 10_000
-ALWAYS = 2  # rounds in which everything is measured
 AT_EASE = 4  # how many times its box an operation may take on average in later ones
 
 
@@ -33,7 +32,7 @@ class Panel(NamedTuple):
         seconds: for the rounds, loading not included.
         box: seconds for one sample.
         patience: seconds after which a library that still loads is left out.
-        least: how many rounds there are at least.
+        least: how many rounds there are at least; in all of these but the last everything is measured.
     """
 
     value: str
@@ -142,7 +141,7 @@ def _run_round(
                 results.note(cell, one.lacking[operation.name])
             if results.reason(cell):
                 continue
-            late = number >= ALWAYS and taken > AT_EASE * panel.box * number
+            late = number > panel.least - 2 and taken > AT_EASE * panel.box * number
             if late or (one.only is not None and operation.name not in one.only):
                 continue
             start = time.perf_counter()

@@ -6,10 +6,11 @@ import datetime
 import decimal
 import os
 import random
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ from benchmark.values import equal, values_of
 
 __all__ = ["fidelity", "imports", "memory", "space", "space_of_databases"]
 
-BARE = "nothing"
-IMPORTS = {BARE: "pass", "lmdb": "import lmdb", "persistdict": "import persistdict"}
-IMPORTS |= {name: f"import {name}" for name in ("diskcache", "rocksdict", "sqlitedict")}
+IMPORTS = ("lmdb", "persistdict", "diskcache", "rocksdict", "sqlitedict")
+TIMED = "from time import perf_counter; start = perf_counter(); import {}; print(perf_counter() - start)"
 LIKE_OTHERS = {"persistdict, no cache", "diskcache.Index"}
 PER_KEY = "lmdb, a database for each key"
 IMPORTS_IN_SAMPLE = 5
@@ -37,29 +37,23 @@ BATCH = 1000
 
 
 def imports(folder: Path, results: Results, rounds: int) -> None:
-    """Seconds of interpreters that import one thing and end, in turn; compiled modules are there.
+    """Seconds of an import in interpreters that do nothing else, in turn; compiled modules are there.
 
-    A sample is the shortest of some, because what is compared is little beside the start of an interpreter.
+    A sample is the shortest of some, because it takes about as long as a moment in which others have the processor.
     """
     environment = {**child_environment(), "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
-    names = [name for name in IMPORTS if name == BARE or is_importable(name)]
+    names = [name for name in IMPORTS if find_spec(name)]
     processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    pinned = ["taskset", "-c", str(processors[-1])] if processors and shutil.which("taskset") else []
     rng = random.Random(5)
     for number in range(-1, rounds):  # the first one compiles
         taken: dict[str, list[float]] = {name: [] for name in names}
         for name in rng.sample(names * IMPORTS_IN_SAMPLE, len(names) * IMPORTS_IN_SAMPLE):
-            start = time.perf_counter()
-            child = subprocess.Popen([sys.executable, "-c", IMPORTS[name]], env=environment)
-            if processors:
-                os.sched_setaffinity(child.pid, processors[-1:])
-            child.wait()
-            taken[name].append(time.perf_counter() - start)
+            command = [*pinned, sys.executable, "-c", TIMED.format(name)]
+            child = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            taken[name].append(float(child.stdout))
         for name in names if number >= 0 else ():
             results.samples.add(Cell("", 0, "import", name), number, min(taken[name]))
-
-
-def is_importable(name: str) -> bool:
-    return subprocess.run([sys.executable, "-c", IMPORTS[name]], capture_output=True).returncode == 0
 
 
 def memory(benches: Sequence[Bench], results: Results, rounds: int = 2) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from benchmark import codecs, goals
 from benchmark.operations import OPERATIONS
-from benchmark.probes import BARE
 from benchmark.profiling import line
 from benchmark.registry import BASE, LEAN, libraries
 from benchmark.results import Results
@@ -143,13 +142,12 @@ def memory(results: Results) -> str:
 
 
 def imports(results: Results) -> str:
-    base, bare = Cell("", 0, "import", "lmdb"), Cell("", 0, "import", BARE)
     rows = []
     for cell in results.samples:
-        if cell.operation == "import" and cell != bare:
-            milliseconds = (results.samples.middle(cell) - results.samples.middle(bare)) * 1e3
-            rows.append([cell.library, str(results.samples.ratio(cell, base, bare)), f"{milliseconds:.1f}"])
-    return markdown(["import", "less the interpreter: times lmdb", "milliseconds"], rows) if rows else ""
+        if cell.operation == "import":
+            ratio = results.samples.ratio(cell, cell._replace(library="lmdb"))
+            rows.append([cell.library, str(ratio), f"{results.samples.middle(cell) * 1e3:.1f}"])
+    return markdown(["import", "times lmdb", "milliseconds"], rows) if rows else ""
 
 
 def fidelity(results: Results) -> str:

@@ -61,18 +61,11 @@ class Samples:
     def spread(self, cell: Cell) -> Ratio:
         return _quartiles(list(self._numbers[cell].values()))
 
-    def ratio(self, cell: Cell, base: Cell, less: Cell | None = None) -> Ratio | None:
-        """How many times `base` a cell is; None if they were never measured in the same round.
-
-        Args:
-            less: what is taken off both first.
-        """
+    def ratio(self, cell: Cell, base: Cell) -> Ratio | None:
+        """How many times `base` a cell is; None if they were never measured in the same round."""
         ours, theirs = self._numbers.get(cell, {}), self._numbers.get(base, {})
-        off = self._numbers[less] if less else {}
         rounds = sorted(ours.keys() & theirs.keys())
-        if not rounds:
-            return None
-        return _quartiles([(ours[n] - off.get(n, 0)) / (theirs[n] - off.get(n, 0)) for n in rounds])
+        return _quartiles([ours[number] / theirs[number] for number in rounds]) if rounds else None
 
     def rounds(self, value: str, size: int) -> int:
         """The rounds of one kind of value and size: of the cell that had most."""
