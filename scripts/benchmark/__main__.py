@@ -79,7 +79,7 @@ def _codecs(_: Path, results: Results, quick: bool) -> None:
 
 
 def _probes(folder: Path, results: Results, quick: bool) -> None:
-    probes.imports(folder, results, 3 if quick else 10)
+    probes.imports(folder, results, 3 if quick else 6)
     probes.fidelity(folder, results)
     for value in (MAIN,) if quick else ("100 B", MAIN, "1 KB"):
         probes.space(folder, results, value, 10_000 if quick else 50_000)
