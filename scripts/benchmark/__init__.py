@@ -1,1 +1,1 @@
-"""The benchmark: ratios from one run, with the cases that persistdict loses. Run it with scripts/bench."""
+"""The benchmark of persistdict: libraries on the same data, in rounds, as ratios."""

@@ -3,81 +3,140 @@
 from __future__ import annotations
 
 import argparse
-import json
+import dbm
 import os
 import platform
+import shelve
 import shutil
 import statistics
+import sys
 import tempfile
 import time
-from importlib.metadata import version
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from benchmark import codecs, operations
-from benchmark.values import STORED_VALUES
+from benchmark import codecs, docs, panels, probes, profiling, seals, tables
+from benchmark.goals import MAIN
+from benchmark.operations import OPERATIONS
+from benchmark.registry import libraries
+from benchmark.results import Results
+from benchmark.values import STORED
 
-PACKAGES = ("persistdict", "lmdb", "ormsgpack", "numpy", "diskcache", "sqlitedict", "rocksdict")
-
-NOTES = """\
-Notes: all stores lie in one folder and on one disk. persistdict's background upkeep is on in the row "open" only
-(there it begins to verify every entry); it would also write, later and in batches, the access times that reads leave
-behind, and these writes are in none of the numbers. "get, cold" reads random keys; the files are in the page cache
-for every library. "bulk load" is per entry, into a new store, by the fastest way each library has (update, one
-transaction, a write batch). "delete" removes keys that were just set. For "contains" raw LMDB copies the value, as
-`get` does; persistdict looks into its index only. sqlitedict's sets wait for its thread, not for the disk."""
+PARTS = ("operations", "codecs", "seals", "probes")
+LARGE_STORES = {"persistdict", "lmdb, lean", "lmdb, lean, sync", "rocksdict", "diskcache"}
 
 
 def main() -> None:
-    """Measure what was asked for and print it."""
+    """Measure what was asked for, print it, and put it where it was asked to be."""
     options = _options()
-    result: dict[str, Any] = {"about": about(options.dir)}
-    print("\n".join(f"- {name}: {text}" for name, text in result["about"].items()), flush=True)
-    if options.only != "operations":
-        samples, sizes = codecs.measure(10 if options.quick else 45)
-        result["codecs"] = {"samples": samples.as_json(), "sizes": sizes}
-        print(f"\n{codecs.table(samples, sizes)}", flush=True)
-    if options.only != "codecs":
-        result["operations"] = _operations(options.dir, options.quick)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    results = Results.load(options.read) if options.read else Results()
+    try:
+        if not options.read:
+            _run(options, results)
+    finally:
+        if options.json:  # also what there is of a run that failed
+            results.save(options.json)
+    print(tables.everything(results))
+    if options.docs:
+        docs.write(results)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Ratios of persistdict to pickle and its peers.")
-    parser.add_argument("--quick", action="store_true", help="under a minute; fewer entries and rounds")
-    parser.add_argument("--only", choices=("codecs", "operations"), help="only one of the two parts")
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Ratios of persistdict to raw LMDB and peers.")
+    parser.add_argument("--quick", action="store_true", help="under two minutes: smaller stores, fewer rounds")
+    parser.add_argument("--only", choices=PARTS, help="only one part")
+    parser.add_argument("--profile", action="store_true", help="count calls instead of measuring time")
+    parser.add_argument("--docs", action="store_true", help="put tables and charts into docs/performance.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample of every round there")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="run nothing, take what --json wrote")
     parser.add_argument("--dir", type=Path, default=Path.cwd(), help="where the stores are made (default: here)")
     return parser.parse_args()
 
 
-def _operations(base: Path, quick: bool) -> dict[str, Any]:
-    size, seconds, box = (1000, 7.0, 0.01) if quick else (10_000, 65.0, 0.04)
-    result = {}
-    folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=base))
+def _run(options: argparse.Namespace, results: Results) -> None:
+    # Some peers leave an iterator early and say so there; nothing is lost by it.
+    sys.unraisablehook = lambda _: None
+    folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=options.dir))
+    start = time.perf_counter()
     try:
-        for label in STORED_VALUES:
-            samples = operations.measure(folder, label, size, seconds, box)
-            result[label] = samples.as_json()
-            print(f"\n{operations.table(samples, label, size)}", flush=True)
+        if options.profile:
+            profiling.profile(folder, results, instructions=not options.quick)
+            return
+        results.about = about(folder)
+        for name, part in (("codecs", _codecs), ("seals", _seals), ("probes", _probes), ("operations", _operations)):
+            if options.only in (None, name):
+                part(folder, results, options.quick)
+                print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        results.about["the run took"] = f"{(time.perf_counter() - start) / 60:.1f} minutes"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"\n{NOTES}")
-    return result
+
+
+def _codecs(_: Path, results: Results, quick: bool) -> None:
+    samples, results.sizes = codecs.measure(3 if quick else 20)
+    results.samples.merge(samples)
+
+
+def _seals(folder: Path, results: Results, quick: bool) -> None:
+    samples, results.sealed = seals.measure(folder, 6 if quick else 40)
+    results.samples.merge(samples)
+
+
+def _probes(folder: Path, results: Results, quick: bool) -> None:
+    probes.imports(folder, results, 3 if quick else 6)
+    probes.fidelity(folder, results)
+    for value in (MAIN,) if quick else ("100 B", MAIN, "1 KB"):
+        probes.space(folder, results, value, 10_000 if quick else 50_000)
+        probes.space_of_databases(folder, results, value)
+
+
+def _operations(folder: Path, results: Results, quick: bool) -> None:
+    for panel in plan(quick):
+        start = time.perf_counter()
+        after = partial(probes.memory, results=results) if panel.value == MAIN else None
+        panels.measure(panel, folder, results, after)
+        rounds = results.samples.rounds(panel.value, min(panel.stores))
+        taken = time.perf_counter() - start
+        print(f"{panel.value}: {rounds} rounds, {taken:.0f} s", file=sys.stderr, flush=True)
+
+
+def plan(quick: bool) -> list[panels.Panel]:
+    """What is measured together, one after the other."""
+    sizes = (1_000, 20_000) if quick else (10_000, 100_000, 1_000_000)
+    stores = {size: [one.name for one in libraries() if size <= one.most] for size in sizes}
+    for size in sizes[1:]:  # there are fewer libraries in larger stores, and nothing is synced one by one
+        stores[size] = [name for name in stores[size] if name in LARGE_STORES]
+    names = [operation.name for operation in OPERATIONS]
+    if quick:
+        return [panels.Panel(MAIN, stores, names, seconds=15, box=0.005, patience=4, least=2)]
+    found = [panels.Panel(MAIN, stores, names, seconds=160, box=0.015, patience=45)]
+    for value in STORED:
+        if value != MAIN:
+            entries, rows = (200, tables.BY_VALUE[:4]) if value == "1 MB" else (2_000, tables.BY_VALUE)
+            every = {entries: [one.name for one in libraries()]}
+            found.append(panels.Panel(value, every, rows, seconds=20, box=0.01, patience=5))
+    return found
 
 
 def about(folder: Path) -> dict[str, str]:
     """What the numbers depend on."""
-    probe = statistics.quantiles(_syncs(folder), n=4)
-    note = "" if probe[1] > 20e-6 else "; THE FOLDER IS NOT ON A DISK, the rows of writes say nothing"
+    low, middle, high = statistics.quantiles(_syncs(folder), n=4)
+    note = "" if middle > 20e-6 else "; THE FOLDER IS NOT ON A DISK, the rows of writes say nothing"
+    versions = []
+    for package in sorted({one.package for one in libraries()} | {"ormsgpack", "numpy"} - {"Python"}):
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    shelve.open(str(folder / "shelf")).close()
     return {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, "
         f"load {', '.join(f'{load:.1f}' for load in os.getloadavg())}",
-        "Python": platform.python_version(),
-        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
-        "fdatasync of 4 KB in the folder": f"{probe[1] * 1e6:,.0f} µs "
-        f"(quartiles {probe[0] * 1e6:,.0f}-{probe[2] * 1e6:,.0f}){note}",
+        "Python": f"{platform.python_version()}; its shelve uses {dbm.whichdb(str(folder / 'shelf'))}",
+        "packages": ", ".join(versions),
+        "fdatasync of 4 KB in the folder": f"{middle * 1e6:,.0f} µs "
+        f"(quartiles {low * 1e6:,.0f}-{high * 1e6:,.0f}){note}",
     }
 
 

@@ -1,113 +1,232 @@
-"""The operations of a dict on stores that hold the same data."""
+"""The operations, on one store that holds the data."""
 
 from __future__ import annotations
 
-import gc
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmark.libraries import REFERENCE, Library, libraries
-from benchmark.timing import Deadline, Samples, short
-from benchmark.values import STORED_VALUES, Make, equal
+from benchmark.keys import STRIDE, key_of
+from benchmark.libraries import Library
+from benchmark.mixing import run_workers, steps
+from benchmark.values import BYTES
 
-__all__ = ["measure", "table"]
+__all__ = ["OPERATIONS", "Bench", "Operation", "remove"]
 
-VARIANTS = 100  # different values of a kind
-BULK = 1000
-HOT = 100
-MOST = 5000  # operations in one sample
+HOT = 100  # keys that are read again and again; fewer than the cache of persistdict holds
+SYNCED = 1000  # sets that are followed by one sync
+MANY = 100  # keys of one get_many
+THREADS = 8
+MOST = 20_000  # operations in one sample
+MOST_ITEMS = 20_000  # entries that an iteration visits
+MOST_BYTES = 16 << 20  # that a sample writes
 
 
-class Round:
-    """The operations of one round on one library; each returns how many it did and the seconds that they took.
+def answer(model: str, question: str, temperature: float = 0.0) -> str:
+    """What is memoized: as long as the text of 420 B."""
+    return f"{model} {question} {temperature} ".ljust(420, "x")
+
+
+class Bench:
+    """A store of one library, opened and filled, and the operations on it.
+
+    Each operation is told how many times to do its work and returns how many it did, and the seconds that they took.
 
     Args:
-        library: opened, holding the keys "key-0" to "key-(size-1)".
+        library: opened, holding the keys with the numbers below `size`.
         values: what is stored.
-        size: the number of entries.
-        box: seconds that one sample may take.
+        label: which kind they are.
+        box: seconds that one sample should take.
     """
 
-    def __init__(self, library: Library, folder: Path, values: Sequence[Any], size: int, box: float) -> None:
-        self.library = library
-        self._folder = folder
-        self._values = values
-        self._size = size
+    def __init__(self, library: Library, path: Path, values: Sequence[Any], label: str, size: int, box: float) -> None:
+        self.library, self.path, self.label, self.size = library, path, label, size
+        self._values = [library.value(value) for value in values]
         self._box = box
+        self._most = max(3, min(MOST, MOST_BYTES // BYTES[label]))
         self._rng = random.Random(2)
+        self._walk = count(self._rng.randrange(size))
+        self._fresh = count(size)
         self._counts: dict[str, int] = {}  # operation -> how many fit into the box
-        self._new: list[str] = []  # keys to be deleted
-        self._next = size
+        self._new: list[Any] = []  # keys to be deleted
+        self._memoized: Any = None
 
-    def run(self, name: str, operation: Callable[[Round, int], tuple[int, float]]) -> float:
+    def run(self, operation: Operation) -> float:
         """Run an operation as often as fits into the box; returns the seconds for one."""
-        done, seconds = operation(self, self._counts.get(name, 3))
-        self._counts[name] = max(3, min(MOST, int(self._box * done / seconds)))
+        done, seconds = operation.run(self, self._counts.get(operation.name, 3))
+        self._counts[operation.name] = max(3, min(self._most, int(self._box * done / seconds)))
+        if operation.writes:
+            self.library.sync()  # so that nothing of it is left to be written while others are measured
         return seconds / done
 
-    def _entries(self, numbers: Sequence[int]) -> list[tuple[str, Any]]:
-        return [(f"key-{number}", self._values[self._rng.randrange(VARIANTS)]) for number in numbers]
+    def entries(self, numbers: Sequence[int]) -> list[tuple[Any, Any]]:
+        key, values = self.library.key, self._values
+        return [(key(key_of(number)), values[number % len(values)]) for number in numbers]
 
-    def _keys(self, prefix: str, number: int) -> list[str]:
-        return [f"{prefix}-{self._rng.randrange(self._size)}" for _ in range(number)]
+    def _keys(self, number: int) -> list[Any]:
+        """Keys of which none comes again before all others did."""
+        key, walk, size = self.library.key, self._walk, self.size
+        return [key(key_of(next(walk) * STRIDE % size)) for _ in range(number)]
+
+    def _new_entries(self, number: int) -> list[tuple[Any, Any]]:
+        if len(self._new) > max(self.size // 10, 3000):  # deleting is slower, and the size is to stay what it is
+            number = 3
+        entries = self.entries([next(self._fresh) for _ in range(number)])
+        self._new += [key for key, _ in entries]
+        return entries
 
     def set_new(self, number: int) -> tuple[int, float]:
-        entries = self._entries(range(self._next, self._next + number))
-        self._next += number
-        self._new = [key for key, _ in entries]
-        return number, timed(self.library.set, entries)
+        entries = self._new_entries(number)
+        return len(entries), timed(self.library.set, entries)
+
+    def set_new_and_sync(self, _: int) -> tuple[int, float]:
+        if not self.library.sync():
+            raise Lacking("has no sync")
+        entries = self._new_entries(min(SYNCED, self._most))
+        start = time.perf_counter()
+        self.library.set(entries)
+        self.library.sync()
+        return len(entries), time.perf_counter() - start
 
     def overwrite(self, number: int) -> tuple[int, float]:
-        return number, timed(self.library.set, self._entries(self._rng.choices(range(self._size), k=number)))
+        entries = self.entries(self._rng.choices(range(self.size), k=number))
+        return number, timed(self.library.set, entries)
 
-    def delete(self, _: int) -> tuple[int, float]:
-        return len(self._new), timed(self.library.delete, self._new)
+    def delete(self, number: int) -> tuple[int, float]:
+        if not self._new:
+            self.library.set(self._new_entries(3))
+        keys, self._new = self._new[: 5 * number], self._new[5 * number :]
+        return len(keys), timed(self.library.delete, keys)
 
     def get_cold(self, number: int) -> tuple[int, float]:
-        return number, timed(self.library.get, self._keys("key", number))
+        return number, timed(self.library.get, self._keys(number))
+
+    def _repeat(self, read: Callable[[], Any]) -> None:
+        """Read until a cache has it all: a full one may take a key only after it was asked for several times."""
+        deadline = time.perf_counter() + 2 * self._box
+        for _ in range(60):
+            read()
+            if time.perf_counter() > deadline:
+                break
 
     def get_hot(self, number: int) -> tuple[int, float]:
-        hot = [f"key-{number}" for number in range(HOT)]
-        self.library.get(hot)
-        keys = hot * max(1, number // HOT)
+        hot = [key for key, _ in self.entries(range(min(HOT, self.size)))]
+        self._repeat(lambda: self.library.get(hot))
+        keys = hot * max(1, number // len(hot))
         return len(keys), timed(self.library.get, keys)
 
+    def get_many(self, number: int) -> tuple[int, float]:
+        number = max(1, number // MANY)
+        each = min(MANY, self.size)
+        batches = [self._keys(each) for _ in range(number)]
+        get_many = self.library.get_many
+        start = time.perf_counter()
+        found = sum([get_many(batch) for batch in batches])
+        seconds = time.perf_counter() - start
+        assert found == number * each, f"{self.library.name} found {found} of {number * each}"
+        return number * each, seconds
+
     def contains_hit(self, number: int) -> tuple[int, float]:
-        return number, timed(self.library.contains, self._keys("key", number), expected=number)
+        return number, timed(self.library.contains, self._keys(number), expected=number)
 
     def contains_miss(self, number: int) -> tuple[int, float]:
-        return number, timed(self.library.contains, self._keys("miss", number), expected=0)
+        keys = [self.library.key(f"{self._rng.getrandbits(60):015x}x") for _ in range(number)]
+        return number, timed(self.library.contains, keys, expected=0)
 
     def iterate_keys(self, _: int) -> tuple[int, float]:
-        return self._size, timed(self.library.iterate_keys, expected=self._size)
+        most = min(self.size, MOST_ITEMS)
+        return most, timed(self.library.keys, most, expected=most)
 
     def iterate_items(self, _: int) -> tuple[int, float]:
-        return self._size, timed(self.library.iterate_items, expected=self._size)
+        most = min(self.size, MOST_ITEMS)
+        return most, timed(self.library.items, most, expected=most)
+
+    def length(self, number: int) -> tuple[int, float]:
+        number = min(number, 100)
+        start = time.perf_counter()
+        for _ in range(number):
+            self.library.length()
+        return number, time.perf_counter() - start
 
     def bulk_load(self, _: int) -> tuple[int, float]:
+        if not self.library.bulk:
+            raise Lacking("as one by one")
         fresh = copy(self.library)
-        path = self._folder / f"{self.library.name}, bulk"
+        path = self.path.with_name(f"{self.path.name}, bulk")
+        entries = dict(self.entries(range(min(self.size, max(16, MOST_BYTES // BYTES[self.label])))))
         fresh.open(path)
-        seconds = timed(fresh.load, dict(self._entries(range(BULK))))
+        seconds = timed(fresh.load, entries)
         fresh.close()
         remove(path)
-        return BULK, seconds
+        return len(entries), seconds
 
     def open(self, _: int) -> tuple[int, float]:
-        library, path = self.library, self._folder / self.library.name
+        if not self.library.on_disk:
+            raise Lacking("in memory")
+        library, key = self.library, self._keys(1)
         library.close()
+        self._memoized = None
         start = time.perf_counter()
-        library.open(path, upkeep=True)
-        library.get(["key-7"])
+        library.open(self.path)
+        library.get(key)
+        return 1, time.perf_counter() - start
+
+    def _steps(self, number: int) -> list[tuple[Any, Any]]:
+        return steps(self.library, self._values, self.size, number, self._rng)
+
+    def mixed(self, number: int) -> tuple[int, float]:
+        return number, timed(self.library.mixed, self._steps(number))
+
+    def threads(self, number: int) -> tuple[int, float]:
+        each = max(10, number // THREADS)
+        work = [self._steps(each) for _ in range(THREADS)]
+        gate = threading.Barrier(THREADS + 1)
+        failures: list[Exception] = []
+
+        def run(steps: list[tuple[Any, Any]]) -> None:
+            gate.wait()
+            try:
+                self.library.mixed(steps)
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=run, args=(steps,)) for steps in work]
+        for thread in threads:
+            thread.start()
+        gate.wait()
+        start = time.perf_counter()
+        for thread in threads:
+            thread.join()
         seconds = time.perf_counter() - start
-        library.close()
-        library.open(path)
-        return 1, seconds
+        if failures:
+            raise failures[0]
+        return each * THREADS, seconds
+
+    def processes(self, _: int) -> tuple[int, float]:
+        if not self.library.on_disk:
+            raise Lacking("in memory")
+        return run_workers(self.library.name, self.path, self.label, self.size, 10 * self._box)
+
+    def memoize(self, number: int) -> tuple[int, float]:
+        function = self._memoized = self._memoized or self.library.memoize(answer)
+        if function is None:
+            raise Lacking("has none")
+        questions = [f"question {n}" for n in range(HOT)] * max(1, number // HOT)
+        self._repeat(lambda: [function("small", question, temperature=0.5) for question in questions[:HOT]])
+        start = time.perf_counter()
+        for question in questions:
+            function("small", question, temperature=0.5)
+        return len(questions), time.perf_counter() - start
+
+
+class Lacking(Exception):
+    """The library cannot do this; says why."""
 
 
 def timed(call: Callable[..., Any], *args: Any, expected: int | None = None) -> float:
@@ -129,72 +248,32 @@ def remove(path: Path) -> None:
             part.unlink()
 
 
-OPERATIONS: dict[str, Callable[[Round, int], tuple[int, float]]] = {
-    "set, new key": Round.set_new,
-    "set, overwrite": Round.overwrite,
-    "delete": Round.delete,  # of the keys just set
-    f"bulk load, {BULK}": Round.bulk_load,
-    "get, cold": Round.get_cold,
-    "get, hot": Round.get_hot,
-    "contains, hit": Round.contains_hit,
-    "contains, miss": Round.contains_miss,
-    "iterate keys": Round.iterate_keys,
-    "iterate items": Round.iterate_items,
-    "open + one get": Round.open,
-}
+class Operation(NamedTuple):
+    """A row of the tables."""
+
+    name: str
+    run: Callable[[Bench, int], tuple[int, float]]
+    writes: bool = False
+    heavy: bool = False  # is not warmed up
 
 
-def measure(folder: Path, label: str, size: int, seconds: float, box: float) -> Samples:
-    """Rounds of all operations with one kind of value, for about so many seconds, loading included."""
-    deadline = Deadline(seconds)
-    make: Make = STORED_VALUES[label]
-    rng = random.Random(3)
-    values = [make(rng) for _ in range(VARIANTS)]
-    rounds = []
-    for library in libraries():
-        library.open(folder / library.name)
-        rounds.append(Round(library, folder, values, size, box))
-        library.load({f"key-{number}": values[number % VARIANTS] for number in range(size)})
-        if not equal(library.get([f"key-{size - 1}"]), values[(size - 1) % VARIANTS]):
-            raise RuntimeError(f"{library.name} gave back another value")
-    gc.collect()
-    gc.freeze()
-    samples = Samples()
-    _run_round(rounds, Samples(), rng)  # warms up, and finds how many fit into the box
-    while deadline.another():
-        _run_round(rounds, samples, rng)
-    for one in rounds:
-        one.library.close()
-    for one in rounds:
-        remove(folder / one.library.name)
-    gc.unfreeze()
-    return samples
-
-
-def _run_round(rounds: list[Round], samples: Samples, rng: random.Random) -> None:
-    for name, operation in OPERATIONS.items():
-        for one in rng.sample(rounds, len(rounds)):
-            if one.library.on_disk or operation is not Round.open:
-                samples.add(name, one.library.name, one.run(name, operation))
-
-
-def table(samples: Samples, label: str, size: int) -> str:
-    """The ratios as Markdown."""
-    known = libraries()
-    columns = [library.name for library in known if library.name != REFERENCE]
-    lines = [
-        f"### Operations, {size:,} entries: {label}",
-        "",
-        f"Time divided by that of {REFERENCE!r} (`env.begin().get`, `cursor.putmulti`, pickle); below 1 is faster. "
-        f"Median (quartiles) of {samples.rounds()} rounds. Durability differs, measured in system calls: "
-        + "; ".join(dict.fromkeys(library.durability for library in known))
-        + ". The last column is absolute, of this machine, for orientation only.",
-        "",
-        "| operation | " + " | ".join(columns) + f" | {REFERENCE}, µs |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
-    for name in OPERATIONS:
-        ratios = [samples.ratio(name, column, REFERENCE) for column in columns]
-        absolute = short(samples.middle(name, REFERENCE) * 1e6)
-        lines.append("| " + " | ".join([name, *(str(ratio or "-") for ratio in ratios), absolute]) + " |")
-    return "\n".join(lines)
+OPERATIONS = [
+    Operation("set, new key", Bench.set_new, writes=True),
+    Operation("1000 sets + sync", Bench.set_new_and_sync, writes=True),
+    Operation("set, overwrite", Bench.overwrite, writes=True),
+    Operation("get, cold", Bench.get_cold),
+    Operation("get, hot", Bench.get_hot),
+    Operation("get_many", Bench.get_many),
+    Operation("contains, hit", Bench.contains_hit),
+    Operation("contains, miss", Bench.contains_miss),
+    Operation("len", Bench.length),
+    Operation("iterate keys", Bench.iterate_keys),
+    Operation("iterate items", Bench.iterate_items),
+    Operation("mixed", Bench.mixed, writes=True),
+    Operation("mixed, 8 threads", Bench.threads, writes=True),
+    Operation("mixed, 4 processes", Bench.processes, writes=True, heavy=True),
+    Operation("memoize, hit", Bench.memoize),
+    Operation("open + one get", Bench.open),
+    Operation("bulk load", Bench.bulk_load),
+    Operation("delete", Bench.delete, writes=True),  # of the keys just set
+]

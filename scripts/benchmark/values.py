@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-__all__ = ["CODEC_VALUES", "STORED_VALUES", "equal"]
+__all__ = ["BYTES", "CODEC_VALUES", "DESCRIPTIONS", "STORED", "Make", "equal", "values_of"]
 
 Make = Callable[[random.Random], Any]
 WORDS = ("the", "store", "reads", "every", "entry", "from", "one", "snapshot", "and", "writes", "it", "back", "durably")
@@ -98,12 +98,32 @@ CODEC_VALUES: dict[str, Make] = {
     "datetime, UTC": lambda rng: datetime(2024, 5, 17, 12, 30, 15, rng.randrange(10**6), tzinfo=timezone.utc),
 }
 
-STORED_VALUES: dict[str, Make] = {
-    "str, 100 B": text(100),
-    "str, 1 KB": text(1024),
-    "chat dict, 2 KB": chat,
-    "array of 1536 float32": vector,
+# What stores hold. The labels stand in the documentation.
+STORED: dict[str, Make] = {
+    "100 B": text(100),
+    "420 B": text(420),
+    "1 KB": text(1024),
+    "12 KB": text(12_000),
+    "chat dict": chat,
+    "array": vector,
+    "1 MB": lambda rng: rng.randbytes(1 << 20),
 }
+BYTES = {"100 B": 100, "420 B": 420, "1 KB": 1024, "12 KB": 12_000, "chat dict": 2300, "array": 6144, "1 MB": 1 << 20}
+DESCRIPTIONS = {
+    "100 B": "str",
+    "420 B": "str",
+    "1 KB": "str",
+    "12 KB": "str, a page of text",
+    "chat dict": "the answer of a language model as nested dicts and lists, 2.3 KB",
+    "array": "numpy, 1536 float32",
+    "1 MB": "bytes",
+}
+
+
+def values_of(label: str) -> list[Any]:
+    """Some different values of a kind, the same in every process and run."""
+    rng = random.Random(3)
+    return [STORED[label](rng) for _ in range(max(8, min(100, (8 << 20) // BYTES[label])))]
 
 
 def equal(one: Any, other: Any) -> bool:
