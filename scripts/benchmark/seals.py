@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmark.keys import key_of
 from benchmark.timing import Cell, Deadline, Samples, short
-from benchmark.values import STORED, key_of
+from benchmark.values import STORED
 from persistdict import PersistDict
 
 __all__ = ["KINDS", "NONE", "SEALS", "measure", "table"]
