@@ -627,7 +627,39 @@ def test_noise_instead_of_compressed_bytes_is_an_error_of_ours(name):
             _ = d["a"]  # whatever it is: only a signature can tell
 
 
+@pytest.mark.parametrize("name", ["zlib", "zstd"])
+def test_what_follows_the_compressed_bytes_is_refused(name):
+    d = dictionary("memory://", compression=name, caching=False)
+    d["a"] = b"text " * 40
+    good = d._opened().bare.get(b"\x30a")
+    d._opened().bare.put(good.kb, b"", good.tag, good.blob + b"x")
+    with pytest.raises(DecodeError):
+        d["a"]
+
+
 # Keys that change
+
+
+def test_a_handle_that_only_reads_notes_no_key(path):
+    with dictionary(path, encryption_key={1: KEY}) as d:
+        d["a"] = 1
+    with dictionary(path, mode="r", encryption_key={1: KEY, 2: NEW}) as d:
+        assert dict(d) == {"a": 1}
+    with dictionary(path, encryption_key={1: KEY}) as d:
+        assert dict(d) == {"a": 1}
+
+
+def test_what_was_not_sealed_so_is_not_sealed_anew(path):
+    """A plain entry that somebody has planted does not become a sealed one."""
+    with dictionary(path, encryption_key={0: KEY}) as d:
+        d["a"] = 1
+        kb = d._opened().names.key(b"\x30a")
+        record = d._opened().bare.get(kb)
+        d._opened().bare.put(kb, b"", 0x90, record.blob)
+    with dictionary(path, encryption_key={0: KEY, 1: NEW}) as d:
+        assert d.reseal() == 0
+        with pytest.raises(TamperedError):
+            d["a"]
 
 
 @protected
@@ -992,6 +1024,31 @@ def test_of_many_spaces_some_names_are_remembered():
     assert sorted(d.spaces()) == sorted(f"s{number}" for number in range(1100))
     assert [d.space(f"s{number}")["k"] for number in range(1100)] == list(range(1100))
     d.close()
+
+
+def test_encrypted_keys_are_told_in_their_order(path):
+    d = dictionary(path, encryption_key=KEY)
+    for part in (d, d.space("s")):
+        part.update({n * 7 % 50: n for n in range(50)})
+        assert list(part.range()) == list(range(50))
+        assert list(part.range(10, 13, reverse=True)) == [12, 11, 10]
+    d.close()
+
+
+def test_a_queue_works_with_the_smallest_key_size_limit_that_it_takes(path):
+    """Encrypted names are longer, and rows of a queue must not be cropped."""
+    for limit in range(40, 80):
+        d = dictionary(path.parent / str(limit), encryption_key=KEY, key_size_limit=limit)
+        try:
+            q = d.queue("work", order="lifo")
+        except Unsupported:
+            d.close()
+            continue
+        q.put_many(["a", "b"])
+        assert (q.get(lease=60).item, q.get(), len(q)) == ("b", "a", 0)
+        assert not [item for item in d._opened().bare.scan() if len(item.kb) >= limit and item.kb[:1] == b"\xf1"]
+        d.close()
+        break
 
 
 def test_tags_are_as_long_as_they_may_be(path):
