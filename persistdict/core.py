@@ -57,9 +57,13 @@ class Core(Openable[K, V]):
         return (item for item in self._store.labelled(label) if item.kb in self._span)
 
     def _keys_of(self, items: Iterator[Item]) -> Iterator[K]:
-        for item in items:
+        decode, plain = self._keys.decode, self._keys.plain
+        for kb, hint, _, _ in items:
             try:
-                key = self._keys.decode(item.kb, item.hint)
+                if plain and kb[:1] == TEXT and kb.isascii():
+                    key: Any = kb[1:].decode("ascii")
+                else:
+                    key = decode(kb, hint)
             except Exception as error:
                 self._warn_passed_over(error)
                 continue

@@ -267,10 +267,10 @@ class KeyCodec:
             if kb[:1] != bytes((CUSTOM,)):
                 raise DecodeError("the key was not written by a key_serializer")
             return self._unserializer(kb[1:])
-        reader = _Reader(kb, hint)
         try:
             if kb[:1] == TEXT:
                 return kb[1:].decode("utf-8", "surrogatepass")
+            reader = _Reader(kb, hint)
             key = reader.key()
         except UnicodeDecodeError as error:
             raise DecodeError("the bytes of a str key are not UTF-8") from withheld(error)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from persistdict.core import MISSING, Core
-from persistdict.keys import TEXT
+from persistdict.keys import TEXT, crop
 from persistdict.options import seconds
 from persistdict.spans import INITIALISED
 from persistdict.store import Transaction
@@ -19,6 +19,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 S = TypeVar("S", bound="Many[Any, Any]")
 
+LONG = 216  # bytes
 Encoded = tuple[bytes, bytes, int, bytes]  # key, hint, tag, blob
 
 
@@ -159,7 +160,7 @@ class Many(Core[K, V]):
         >>> dict(d)
         {'a': 1, 'b': 'string'}
         """
-        encode, ttl, noted = self._codec.encode, self._ttl, INITIALISED + self._span.start.hex()
+        encode, ttl, noted = self._codec.encode, self._ttl, INITIALISED + _cropped(self._span.start).hex()
         encoded = [(*self._keys.encode(key), *encode(value)) for key, value in _pairs(other, kwargs)]
 
         def work(txn: Transaction) -> int:
@@ -180,6 +181,11 @@ class Many(Core[K, V]):
         else:
             self._log.info("was initialised before; what is there is kept")
         return self
+
+
+def _cropped(start: bytes) -> bytes:
+    """The beginning of a span, short enough for the name of a setting, also where it is sealed."""
+    return start if len(start) < LONG else crop(start, LONG)
 
 
 def _pairs(other: Any, kwargs: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from persistdict.core import MISSING, Core
+from persistdict.keys import TEXT
 from persistdict.setviews import Items, Keys, Values
 from persistdict.spans import Span
 from persistdict.store import Item, Record
@@ -49,13 +50,18 @@ class Ordered(Core[K, V]):
         return Values(cast(Any, self))
 
     def _iter_items(self, reverse: bool) -> Iterator[tuple[K, V]]:
-        for record in self._store.scan(reverse=reverse, span=self._span):
+        decode_key, decode, plain = self._keys.decode, self._codec.decode, self._keys.plain
+        for kb, hint, tag, blob in self._store.scan(reverse=reverse, span=self._span):
             try:
-                item = self._decoded(record)
+                if plain and kb[:1] == TEXT and kb.isascii():
+                    key: Any = kb[1:].decode("ascii")
+                else:
+                    key = decode_key(kb, hint)
+                value = decode(tag, blob)
             except Exception as error:
                 self._warn_passed_over(error)
                 continue
-            yield item
+            yield key, value
 
     def _decoded(self, record: Item | Record) -> tuple[K, V]:
         key = self._keys.decode(record.kb, record.hint)

@@ -1086,6 +1086,29 @@ def test_a_loop_over_a_view_of_encrypted_keys_opens_each_key_once_and_only_its_o
     d.close()
 
 
+def test_a_handle_that_misses_a_newer_key_says_so_and_does_not_show_less(path):
+    """A loop over entries that somebody else has sealed anew meanwhile is no loop over damaged ones."""
+    with dictionary(path, encryption_key={0: KEY}) as old:
+        old.update(a=1, b=2)
+        with dictionary(path, encryption_key={0: KEY, 1: NEW}) as d:
+            d["b"] = 3
+        for ask in (lambda: dict(old), lambda: list(old.items()), lambda: old["b"]):
+            with pytest.raises(WrongKeyError, match="key number 1"):
+                ask()
+        assert old["a"] == 1
+
+
+def test_long_prefixes_are_initialised_once(path):
+    for options in ({}, {"encryption_key": KEY}):
+        for _ in range(2):
+            with dictionary(path / str(len(options)), **options) as d:
+                for part in (d.prefix("x" * 300), d.prefix("x" * 216), d.space("s" * 200)):
+                    part(a=1)
+                    part["a"] += 1
+        with dictionary(path / str(len(options)), **options) as d:
+            assert [d.prefix("x" * 300)["a"], d.prefix("x" * 216)["a"], d.space("s" * 200)["a"]] == [3, 3, 3]
+
+
 def test_what_was_initialised_is_known_by_every_handle(path):
     for _ in range(2):
         d = dictionary(path, encryption_key=KEY)

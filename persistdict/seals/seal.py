@@ -179,6 +179,13 @@ class Seal:
             return False
         return sealed[:1] != bytes((self.protection.current,)) or self.names.is_old(hint)
 
+    def misses_a_key(self) -> bool:
+        """Whether somebody has noted a key since that this handle was not given."""
+        if self.protection is None:
+            return False
+        noted = _parsed(self._source.info().get(KEYS, ""))
+        return bool(noted.keys() - self.protection.ring.keys.keys())
+
     # Dictionaries of zstd
 
     def _dictionary(self, number: int | None) -> bytes | None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from persistdict.errors import CorruptEntryError, DamagedEntryWarning, PersistDictError, Unsupported
+from persistdict.errors import CorruptEntryError, DamagedEntryWarning, PersistDictError, Unsupported, WrongKeyError
 from persistdict.keys import key_digest
 from persistdict.records import ANY, Condition, Found, Item, Receipt, Record, Transaction
 from persistdict.reports import Fault, Report
@@ -75,6 +75,8 @@ class Sealed:
             try:
                 opened = self._item(item, values, span)
             except PersistDictError as error:
+                if isinstance(error, WrongKeyError) and self.seal.misses_a_key():
+                    raise  # most entries may be sealed with that by now
                 self._warn(item.kb, error)
                 continue
             if opened is not None:

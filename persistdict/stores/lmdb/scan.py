@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
+from sys import byteorder
 from typing import Any
 from zlib import crc32
 
@@ -32,6 +33,7 @@ UNREADABLE = (CorruptEntryError, CorruptStoreError)  # the latter where pages ar
 
 _item: Callable[..., Item] = partial(tuple.__new__, Item)
 _prefix = PREFIX.unpack_from
+from_bytes = int.from_bytes
 
 Place = tuple[bytes, bytes]  # seq, key
 
@@ -70,13 +72,26 @@ def _batch(
     batch: list[Item] = []
     if _go_behind(cursor, after):
         seq, good, size, now = after, after, 0, rows.clock()
+        plain, (start, stop) = r is None and rows.idle is None, span
         for seq, raw in islice(cursor.iternext(), BATCH):
-            if seq_number(seq) > last:
+            if from_bytes(seq, byteorder) > last:
                 if is_number(seq, raw):
                     return batch, None, []
                 warn(rows, CorruptEntryError("it is out of order"))
                 continue
             good = seq
+            if plain and len(raw) > HEADER_SIZE and not raw[1] and crc32(raw) == RESIDUE:  # `_item_at`, for most
+                tag, _, hint_size, key_size = _prefix(raw)
+                key_at = HEADER_SIZE + hint_size
+                body_at = key_at + key_size
+                if body_at <= len(raw) - 4:
+                    kb = raw[key_at:body_at]
+                    if start <= kb < stop:
+                        batch.append(_item((kb, raw[HEADER_SIZE:key_at], tag, raw[body_at:-4] if values else b"")))
+                        size += len(raw) if values else 0
+                        if size > BATCH_BYTES:
+                            break
+                    continue
             item = _item_at(rows, r, d, seq, raw, now, values, span)
             if item is not None:
                 batch.append(item)
