@@ -50,9 +50,10 @@ class PersistQueue(Moves):
         if isinstance(maxsize, bool) or maxsize >= NEVER:
             raise ValueError("maxsize must be a number of items, or 0 for no limit")
         if len(head) + ROOM > limit:
+            given = root._options.key_size_limit
             raise Unsupported(
-                f"a queue of a name of {len(head) - 2} bytes needs a key_size_limit that is larger by "
-                f"{len(head) + ROOM - limit} or more; it is {root._options.key_size_limit}"
+                f"a queue of a name of {len(head) - 2} bytes needs a key_size_limit of {len(head) + ROOM + given - limit} or "
+                f"more; it is {given}"
             )
         if order == "priority" and root._options.encryption_key is not None:
             raise Unsupported("a priority is a part of the order of keys, which are encrypted here; use fifo or lifo")
