@@ -51,9 +51,9 @@ class PersistQueue(Moves):
             raise ValueError("maxsize must be a number of items, or 0 for no limit")
         if len(head) + ROOM > limit:
             given = root._options.key_size_limit
+            least = len(head) + ROOM + given - limit
             raise Unsupported(
-                f"a queue of a name of {len(head) - 2} bytes needs a key_size_limit of {len(head) + ROOM + given - limit} or "
-                f"more; it is {given}"
+                f"a queue of a name of {len(head) - 2} bytes needs a key_size_limit of {least} or more; it is {given}"
             )
         if order == "priority" and root._options.encryption_key is not None:
             raise Unsupported("a priority is a part of the order of keys, which are encrypted here; use fifo or lifo")
