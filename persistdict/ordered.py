@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TypeVar, cast
 
+from persistdict.codecs.safe import STR
 from persistdict.core import MISSING, Core
 from persistdict.keys import TEXT
 from persistdict.setviews import Items, Keys, Values
@@ -50,14 +51,14 @@ class Ordered(Core[K, V]):
         return Values(cast(Any, self))
 
     def _iter_items(self, reverse: bool) -> Iterator[tuple[K, V]]:
-        decode_key, decode, plain = self._keys.decode, self._codec.decode, self._keys.plain
+        decode_key, decode, plain, exact = self._keys.decode, self._codec.decode, self._keys.plain, self._exact
         for kb, hint, tag, blob in self._store.scan(reverse=reverse, span=self._span):
             try:
-                if plain and kb[:1] == TEXT and kb.isascii():
+                if plain and kb.isascii() and kb[:1] == TEXT:
                     key: Any = kb[1:].decode("ascii")
                 else:
                     key = decode_key(kb, hint)
-                value = decode(tag, blob)
+                value: Any = blob.decode("ascii") if exact and tag == STR and blob.isascii() else decode(tag, blob)
             except Exception as error:
                 self._warn_passed_over(error)
                 continue

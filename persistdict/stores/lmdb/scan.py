@@ -87,7 +87,8 @@ def _batch(
                 if body_at <= len(raw) - 4:
                     kb = raw[key_at:body_at]
                     if start <= kb < stop:
-                        batch.append(_item((kb, raw[HEADER_SIZE:key_at], tag, raw[body_at:-4] if values else b"")))
+                        hint = raw[HEADER_SIZE:key_at] if hint_size else b""
+                        batch.append(_item((kb, hint, tag, raw[body_at:-4] if values else b"")))
                         size += len(raw) if values else 0
                         if size > BATCH_BYTES:
                             break
