@@ -47,17 +47,17 @@ def nothing_left_behind():
         assert not open_files() - before
 
 
-@pytest.fixture(params=["lmdb", "lmdb uncached", "lmdb commit", "lmdb sealed", "memory"])
+@pytest.fixture(params=["lmdb", "lmdb commit", "lmdb sealed", "memory"])
 def opened(request, tmp_path):
     """A function that opens handles on one dictionary, which must be whole at the end."""
     handles = []
 
     def open_one(**options):
-        options = {"background_thread": "disabled", "caching": request.param != "lmdb uncached", **options}
+        options = {"background_thread": "disabled", **options}
         if request.param == "lmdb commit":
             options["durability"] = "commit"
         if request.param == "lmdb sealed":
-            options = {"compression": "zlib", "encryption_key": b"k" * 32, **options}
+            options = {"compression": "zlib", "encryption_key": b"k" * 32, "caching": False, **options}
         path = f"memory://{tmp_path}" if request.param == "memory" else tmp_path / "d"
         handles.append(PersistDict(path, **options))
         return handles[-1]
