@@ -87,8 +87,16 @@ class Front:
 
     def admit(self, key: Any, copy: Copy, size: int) -> None:
         """Keep what was read at the snapshot `copy[3]`, if that is still what `mark` stands for."""
+        entries, stamp, chosen = self._entries, copy[3], True
+        if entries is None:
+            if self._cache is None and stamp == self.mark:
+                return
+        elif len(entries) >= MAX_ENTRIES and key not in entries:
+            self._misses += 1  # without the lock: a miscount does no harm
+            chosen = self._misses % ADMIT_ONE_IN == 0
+            if not chosen and stamp == self.mark:
+                return
         with self.lock:
-            stamp = copy[3]
             if stamp != self.mark:
                 if stamp < self.mark or self.writing:
                     return
@@ -99,11 +107,7 @@ class Front:
                 if self._cache is not None:
                     self._keep(key, copy)
                 return
-            if len(entries) >= MAX_ENTRIES and key not in entries:
-                self._misses += 1
-                if self._misses % ADMIT_ONE_IN:
-                    return
-            if size < LARGEST:
+            if chosen and size < LARGEST:
                 entries[key] = copy
                 entries.move_to_end(key)
                 if len(entries) > MAX_ENTRIES:

@@ -8,7 +8,7 @@ from typing import Any
 from persistdict.errors import StoreError
 from persistdict.spans import ALL, OUTSIDE, OWN, Span
 from persistdict.store import ANY, Condition, Receipt, Record, Transaction
-from persistdict.stores.lmdb.bulk import chunks_of, put_new_ones
+from persistdict.stores.lmdb.bulk import put_new_ones
 from persistdict.stores.lmdb.failures import disk_full
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.population import any_outside, clear_in, first_in
@@ -113,9 +113,9 @@ class DirectTransaction(_Counting):
         if ttl is not None or label or rows.idle is not None:
             super().put_many(batch, ttl=ttl, label=label)
             return
-        for chunk in chunks_of(batch):
-            first = self._number << COUNTER_BITS | self._next(len(chunk))
-            for at, row in put_new_ones(rows, self._d, first, chunk):
+        if batch:
+            first = self._number << COUNTER_BITS | self._next(len(batch))
+            for at, row in put_new_ones(rows, self._d, first, batch):
                 rows.put_in(self._d, first + at, *row, None, ANY)
 
     def discard(self, kb: bytes, label: bytes | None = None) -> bool:
