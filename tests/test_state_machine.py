@@ -41,7 +41,7 @@ VALUES = (
     | st.sampled_from([3000, 40_000]).map(lambda size: "x" * size)
 )
 TTLS = st.sampled_from([None, None, None, 5, 50, 500])
-STEPS = int(os.environ.get("PERSISTDICT_STEPS", "3000"))  # for each of the option sets
+STEPS = int(os.environ.get("PERSISTDICT_STEPS", "2000"))  # for each of the option sets
 steps_run = {"total": 0}
 
 
