@@ -22,7 +22,6 @@ __all__ = ["Options", "make_store", "number", "seconds"]
 
 SECONDS_PER_DAY = 86400.0
 LEAST_BYTES = 1 << 16  # a store takes some pages of 4 KB, however little is in it
-SEALED_NAME = 16  # bytes that an encrypted name is longer
 PERMISSIONS = (0o700, 0o750, 0o755, 0o770, 0o775)  # of a folder; that everybody may write there, nobody wants
 LONGEST = 1e13  # seconds; a deadline is a number of microseconds in 64 bits
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -135,7 +134,11 @@ class Options(NamedTuple):
     @property
     def row_limit(self) -> int:
         """Keys whose order matters must be shorter, as they are above a seal."""
-        return self.key_size_limit - (SEALED_NAME if self.encryption_key is not None else 0)
+        if self.encryption_key is None:
+            return self.key_size_limit
+        from persistdict.seals.names import OVERHEAD
+
+        return self.key_size_limit - OVERHEAD
 
     def _check_permissions(self) -> None:
         if type(self.permissions) is not int or self.permissions not in PERMISSIONS:

@@ -64,14 +64,14 @@ class Sealing(Upkeep[K, V]):
         (True, True)
         """
         store: Any = self._writable()
-        seal = self._options.seal() and store.seal
-        if not seal or seal.compressor is None or seal.compressor.number != 2:
+        compression = self._options.compression
+        if compression is None or compression.name != "zstd":
             raise Unsupported('only with compression="zstd" there are dictionaries')
         if isinstance(size, bool) or not isinstance(size, int) or not 256 <= size <= 1 << 20:
             raise ValueError("size must be an int from 256 to 1,048,576")
         if isinstance(values, bool) or not isinstance(values, int) or values < 1:
             raise ValueError("values must be an int of at least 1")
-        samples = self._samples(store, values, size * PER_BYTE)
+        seal, samples = store.seal, self._samples(store, values, size * PER_BYTE)
         measured, learnt = samples[::HELD_OUT], [one for at, one in enumerate(samples) if at % HELD_OUT]
         compress = seal.compressor.compress
         before = sum(len(compress(sample)) for sample in measured)
@@ -96,7 +96,7 @@ class Sealing(Upkeep[K, V]):
         return samples
 
     def reseal(self) -> int:
-        """Seal all entries with the newest key, now, so that the others can be given up. Returns how many it were.
+        """Seal all entries with the newest key, now, so that the others can be given up. Returns how many there were.
 
         Upkeep in the background does the same after a dictionary was opened with a key of a higher number. In batches,
         between which others read and write; what was done stays if it is interrupted. Entries keep their times and

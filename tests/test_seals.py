@@ -1092,10 +1092,45 @@ def test_a_handle_that_misses_a_newer_key_says_so_and_does_not_show_less(path):
         old.update(a=1, b=2)
         with dictionary(path, encryption_key={0: KEY, 1: NEW}) as d:
             d["b"] = 3
-        for ask in (lambda: dict(old), lambda: list(old.items()), lambda: old["b"]):
+        for ask in (
+            lambda: dict(old), lambda: list(old.items()), lambda: old["b"], lambda: old.popitem(),
+            lambda: [old[key] for key in old.range()], lambda: old.get_many(["b"]),
+        ):  # fmt: skip
             with pytest.raises(WrongKeyError, match="key number 1"):
                 ask()
         assert old["a"] == 1
+
+
+def test_an_item_of_a_queue_whose_key_is_missing_is_not_lost(path):
+    """It is whole; a worker that was started with the older key only must not take it for damaged."""
+    with dictionary(path, encryption_key={0: KEY}) as old, dictionary(path, encryption_key={0: KEY, 1: NEW}) as d:
+        q, late = d.queue("q"), old.queue("q")
+        q.put("a")
+        bare, names = old._opened().bare, old._opened().names
+        state = late._rows.state_key
+        kept = old._opened().seal.seal(names.key(state), 0, d._store.get(state).blob)
+        bare.put(names.key(state), b"", *kept)  # as if only the item were sealed with the newer key
+        with pytest.raises(WrongKeyError, match="key number 1"):
+            late.get(False)
+        assert (q.qsize(), q.get(False)) == (1, "a")
+
+
+def test_the_second_pass_of_verify_can_be_stopped(path, monkeypatch):
+    complete = threading.Event()
+    with dictionary(path, signing_key=KEY) as d:
+        d.update({n: n for n in range(5000)})
+        bare = d._opened().bare
+        first_pass = bare.verify
+
+        def noted(**options):
+            report = first_pass(**options)
+            complete.set()
+            return report
+
+        monkeypatch.setattr(bare, "verify", noted)
+        report = d.verify(progress=lambda *_: not complete.is_set())
+        assert (report.position, report.ok) == (b"", False)
+        assert d.verify(resume=report.position).ok
 
 
 def test_long_prefixes_are_initialised_once(path):

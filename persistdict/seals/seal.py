@@ -3,7 +3,7 @@
     tag of the record  := 0x80 | protection << 4 | compression          called the kind
     value of the record := what the protection makes of body            protection 0 none, 1, 2: see protection.py
     body := tag value                                                   compression 0: as the codec made it
-          | size u32 (of tag and value), them compressed                1 zlib, 2 zstd, 3 lz4: see compression.py
+          | size u32 (of tag and value), then these, compressed         1 zlib, 2 zstd, 3 lz4: see compression.py
 
 The info of a sealed store:
 
@@ -31,9 +31,9 @@ from persistdict.seals.protection import Encryption, Protection, Signing
 from persistdict.spans import DICTIONARY
 from persistdict.store import Store
 
-__all__ = ["SEAL", "Asked", "Seal"]
+__all__ = ["Asked", "Seal"]
 
-SEAL, SALT, KEYS, NEWEST = "seal", "seal salt", "seal keys", "seal dictionary"
+SALT, KEYS, NEWEST = "seal salt", "seal keys", "seal dictionary"
 MARK = 0x80
 LEAST = 32  # bytes that are worth trying to compress
 SIZE = 4

@@ -75,16 +75,25 @@ class Sealed:
             try:
                 opened = self._item(item, values, span)
             except PersistDictError as error:
-                if isinstance(error, WrongKeyError) and self.seal.misses_a_key():
-                    raise  # most entries may be sealed with that by now
-                self._warn(item.kb, error)
+                self._pass_over("entry", item.kb, error)
                 continue
             if opened is not None:
                 yield opened
 
-    def _warn(self, sealed: bytes, error: Exception) -> None:
-        text = f"{self.bare.place}: the entry with the digest {key_digest(sealed)} was passed over: {error}"
+    def _pass_over(self, what: str, sealed: bytes, error: PersistDictError) -> None:
+        """Warn of what cannot be opened; raise the error if a key is missing with which all may be sealed by now."""
+        if isinstance(error, WrongKeyError) and self.seal.misses_a_key():
+            raise error
+        text = f"{self.bare.place}: the {what} with the digest {key_digest(sealed)} was passed over: {error}"
         warnings.warn(text, DamagedEntryWarning, stacklevel=5)
+
+    def _get_or_pass_over(self, kb: bytes) -> Record | None:
+        """The entry of a key that going through many has come upon."""
+        try:
+            return self.get(kb)
+        except PersistDictError as error:
+            self._pass_over("entry", self.names.key(kb), error)
+            return None
 
     # Reading
 
@@ -106,11 +115,7 @@ class Sealed:
 
     def last(self, *, values: bool = True, span: Span = ALL) -> Record | None:
         for item in self.scan(reverse=True, values=False, span=span):
-            try:
-                record = self.get(item.kb)
-            except PersistDictError as error:
-                self._warn(self.names.key(item.kb), error)
-                continue
+            record = self._get_or_pass_over(item.kb)
             if record is not None:
                 return record if values else record._replace(blob=b"")
         return None
@@ -120,9 +125,9 @@ class Sealed:
 
     def count(self, span: Span = ALL) -> int:
         inside = self.names.span(span)
-        return (
-            int(self.bare.count(inside)) if type(inside) is Span else sum(1 for _ in self.scan(values=False, span=span))
-        )
+        if type(inside) is Span:
+            return int(self.bare.count(inside))
+        return sum(1 for _ in self.scan(values=False, span=span))
 
     def scan(
         self, *, reverse: bool = False, values: bool = True, by_key: bool = False, span: Span = ALL
@@ -135,17 +140,11 @@ class Sealed:
         return self._items(items, values, ALL if type(inside) is Span else span)
 
     def _sorted(self, reverse: bool, values: bool, span: Span) -> Iterator[Item]:
-        items = sorted(self.scan(values=False, span=span), reverse=reverse)
-        for item in items:
+        for item in sorted(self.scan(values=False, span=span), reverse=reverse):
+            record = self._get_or_pass_over(item.kb) if values else None
             if not values:
                 yield item
-                continue
-            try:
-                record = self.get(item.kb)
-            except PersistDictError as error:
-                self._warn(self.names.key(item.kb), error)
-                continue
-            if record is not None:
+            elif record is not None:
                 yield Item(*record[:4])
 
     def labelled(self, label: bytes) -> Iterator[Item]:
@@ -157,8 +156,7 @@ class Sealed:
             try:
                 labels.append(self.names.open_label(label))
             except PersistDictError as error:
-                text = f"{self.bare.place}: the tag with the digest {key_digest(label)} was passed over: {error}"
-                warnings.warn(text, DamagedEntryWarning, stacklevel=2)
+                self._pass_over("tag", label, error)
         return sorted(labels)
 
     # Writing
@@ -200,22 +198,23 @@ class Sealed:
         self, *, repair: bool = False, pages: bool = False, resume: bytes = b"",
         progress: Callable[[int, int], object] | None = None,
     ) -> Report:  # fmt: skip
-        """As of the store; when its pass is complete, each entry is opened, too. What cannot be is left as it is."""
+        """As of the store; when its pass is complete, each entry is opened, too. What cannot be is left as it is.
+
+        If that second pass is stopped, all of it begins again.
+        """
         report: Report = self.bare.verify(repair=repair, pages=pages, resume=resume, progress=progress)
         if report.position is not None:
             return report
-        faults = tuple(self._unopened(report.checked, progress))
-        checked = report.checked
-        return Report(checked, report.faults + faults, report.repaired, report.quarantined, report.left + faults)
-
-    def _unopened(self, checked: int, progress: Callable[[int, int], object] | None) -> Iterator[Fault]:
+        faults: list[Fault] = []
         for number, item in enumerate(self.bare.scan(), 1):
             try:
                 self._item(item, True)
             except PersistDictError as error:
-                yield Fault("seal", key_digest(item.kb), f"an entry cannot be opened: {error}")
-            if progress is not None and number % GRAINS == 0:
-                progress(checked, checked)
+                faults.append(Fault("seal", key_digest(item.kb), f"an entry cannot be opened: {error}"))
+            if progress is not None and number % GRAINS == 0 and progress(report.checked, report.checked) is False:
+                report = report._replace(position=b"")
+                break
+        return report._replace(faults=report.faults + tuple(faults), left=report.left + tuple(faults))
 
 
 class _Inside(Transaction):
@@ -263,6 +262,8 @@ class _Inside(Transaction):
             raise
         try:
             return self._sealed.record(found)
+        except WrongKeyError:
+            raise  # the entry is whole, and whoever has the key can open it
         except PersistDictError as error:
             kb = self._names.open_key(found.kb) if found is not None else b""
             raise _damaged(kb, error) from error

@@ -28,7 +28,8 @@ from benchmark.values import equal, values_of
 
 __all__ = ["fidelity", "imports", "memory", "space", "space_of_databases"]
 
-IMPORTS = ("lmdb", "persistdict", "diskcache", "rocksdict", "sqlitedict")
+OUR_CLASS = "persistdict.dictionary"  # what `from persistdict import PersistDict` loads
+IMPORTS = ("lmdb", "persistdict", OUR_CLASS, "diskcache", "rocksdict", "sqlitedict")
 TIMED = "from time import perf_counter; start = perf_counter(); import {}; print(perf_counter() - start)"
 LIKE_OTHERS = {"persistdict, no cache", "diskcache.Index"}
 PER_KEY = "lmdb, a database for each key"

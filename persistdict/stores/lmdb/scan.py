@@ -68,42 +68,52 @@ def _batch(
     d, r = rows.snapshots()
     rows.look_ahead(d, "e", after, BATCH)
     cursor = d.cursor(rows.e)
-    last = seq_number(bound)
-    batch: list[Item] = []
-    if _go_behind(cursor, after):
-        seq, good, size, now = after, after, 0, rows.clock()
-        plain, (start, stop) = r is None and rows.idle is None, span
-        for seq, raw in islice(cursor.iternext(), BATCH):
-            if from_bytes(seq, byteorder) > last:
-                if is_number(seq, raw):
-                    return batch, None, []
-                warn(rows, CorruptEntryError("it is out of order"))
-                continue
-            good = seq
-            if plain and len(raw) > HEADER_SIZE and not raw[1] and crc32(raw) == RESIDUE:  # `_item_at`, for most
-                tag, _, hint_size, key_size = _prefix(raw)
-                key_at = HEADER_SIZE + hint_size
-                body_at = key_at + key_size
-                if body_at <= len(raw) - 4:
-                    kb = raw[key_at:body_at]
-                    if start <= kb < stop:
-                        hint = raw[HEADER_SIZE:key_at] if hint_size else b""
-                        batch.append(_item((kb, hint, tag, raw[body_at:-4] if values else b"")))
-                        size += len(raw) if values else 0
-                        if size > BATCH_BYTES:
-                            break
-                    continue
-            item = _item_at(rows, r, d, seq, raw, now, values, span)
-            if item is not None:
-                batch.append(item)
-                size += len(item.blob)
-                if size > BATCH_BYTES:
-                    break
-        if cursor.next() if cursor.key() == seq else cursor.key():
-            if seq_number(good) <= seq_number(after):
-                raise Damaged("rows are out of order")
-            return batch, good, []
+    if not _go_behind(cursor, after):
+        return [], None, _recent_until(rows, r, d, bound, span)
+    batch, seq, good, beyond = _some_items(rows, r, d, cursor, (after, seq_number(bound)), values, span)
+    if beyond:
+        return batch, None, []
+    if cursor.next() if cursor.key() == seq else cursor.key():
+        if seq_number(good) <= seq_number(after):
+            raise Damaged("rows are out of order")
+        return batch, good, []
     return batch, None, _recent_until(rows, r, d, bound, span)
+
+
+def _some_items(
+    rows: Pair, r: Any, d: Any, cursor: Any, places: tuple[bytes, int], values: bool, span: Span
+) -> tuple[list[Item], bytes, bytes, bool]:
+    """The next entries; the seq of the last row, and of the last in order; and whether what follows was made later.
+
+    `places`: the seq behind which it begins, and the last number that is visited.
+    """
+    (seq, last), size, now = places, 0, rows.clock()
+    good = seq
+    batch: list[Item] = []
+    plain, (start, stop) = r is None and rows.idle is None, span
+    for seq, raw in islice(cursor.iternext(), BATCH):
+        if from_bytes(seq, byteorder) > last:
+            if is_number(seq, raw):
+                return batch, seq, good, True
+            warn(rows, CorruptEntryError("it is out of order"))
+            continue
+        good, item = seq, None
+        if plain and len(raw) > HEADER_SIZE and not raw[1] and crc32(raw) == RESIDUE:  # as `_item_at`, without a call
+            tag, _, hint_size, key_size = _prefix(raw)
+            key_at = HEADER_SIZE + hint_size
+            body_at = key_at + key_size
+            if body_at <= len(raw) - 4:
+                kb = raw[key_at:body_at]
+                if not start <= kb < stop:
+                    continue
+                item = _item((kb, raw[HEADER_SIZE:key_at], tag, raw[body_at:-4] if values else b""))
+        item = item or _item_at(rows, r, d, seq, raw, now, values, span)
+        if item is not None:
+            batch.append(item)
+            size += len(item[3])
+            if size > BATCH_BYTES:
+                break
+    return batch, seq, good, False
 
 
 def _batch_back(rows: Pair, position: bytes, values: bool, span: Span) -> tuple[list[Item], bytes | None]:
