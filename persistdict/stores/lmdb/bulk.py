@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.spans import OUTSIDE
 from persistdict.stores.lmdb.record import HEADER, seq_bytes
 from persistdict.stores.lmdb.rows import LARGE_VALUE, Rows

@@ -11,10 +11,10 @@ import struct
 import sys
 from threading import get_ident
 from typing import Any
-from zlib import crc32
 
 import lmdb
 
+from persistdict.checksum import crc32
 from persistdict.errors import CorruptEntryError, DiskFullError
 from persistdict.spans import OUTSIDE
 from persistdict.stores.lmdb.engine import TIMEOUT, raise_nested

@@ -15,8 +15,8 @@ lies on overflow pages is tried by itself.
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.errors import CorruptEntryError
 from persistdict.stores.lmdb.pages import BIG, HEADER, LEAF, NODE, Node, Tree, node_at, offsets_of, overflow_count
 from persistdict.stores.lmdb.pieces import HEAD, joined, parse_head, piece_key, piece_size, pieces_of

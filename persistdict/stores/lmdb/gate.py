@@ -27,8 +27,8 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.errors import BusyError, refused
 from persistdict.stores.lmdb.folder import PRIVATE, open_own
 

@@ -14,8 +14,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.errors import CorruptEntryError
 from persistdict.spans import Span
 from persistdict.store import ANY, Condition, Receipt, Record

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import count, repeat
 from typing import Any
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.stores.lmdb.record import PIECES, Parsed, large_size, seq_bytes, seq_number
 
 __all__ = [
@@ -115,7 +115,7 @@ def large_value(rows: Any, txn: Any, seq: bytes, record: Parsed) -> bytes | None
     many = pieces_of(large_size(record.body))
     if many > MOST:
         return None
-    keys = (piece_key(seq, number) for number in range(many))  # not at once: how many there are, a file may say
+    keys = map(_KEY.pack, repeat(seq_number(seq)), range(many))  # not at once: how many there are, a file may say
     begin = rows.begin_data
     if not rows.env.damage:  # else it is not LMDB's
         light = begin(rows.p, buffers=True)  # of it a piece need not be copied before it is joined

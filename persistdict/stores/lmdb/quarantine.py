@@ -15,8 +15,8 @@ A large value is a row of its own, under the same key as the record that it belo
 import struct
 from collections.abc import Iterator
 from typing import Any
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.reports import Quarantined
 from persistdict.stores.lmdb.record import RESIDUE
 from persistdict.stores.lmdb.rows import Rows

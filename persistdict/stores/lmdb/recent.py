@@ -33,10 +33,10 @@ import shutil
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import lmdb
 
+from persistdict.checksum import crc32
 from persistdict.errors import CorruptStoreError, DiskFullError
 from persistdict.keys import MAX_KEY_SIZE, crop
 from persistdict.stores.lmdb.boot import boot_id

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.errors import CorruptEntryError, CorruptStoreError, NotAStoreError
 from persistdict.stores.lmdb.folder import DATA
 from persistdict.stores.lmdb.guard import Guard

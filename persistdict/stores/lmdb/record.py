@@ -28,8 +28,8 @@ from __future__ import annotations
 import struct
 import sys
 from typing import NamedTuple
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.errors import CorruptEntryError
 
 __all__ = [

@@ -20,8 +20,8 @@ record says so, in `x` under its deadline and in `t` under its label if and only
 
 from collections.abc import Callable
 from typing import Any
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.errors import CorruptEntryError
 from persistdict.keys import crop, key_digest
 from persistdict.spans import KEPT_FROM, OUTSIDE, head_of

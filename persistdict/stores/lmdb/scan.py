@@ -16,8 +16,8 @@ from functools import partial
 from itertools import islice
 from sys import byteorder
 from typing import Any
-from zlib import crc32
 
+from persistdict.checksum import crc32
 from persistdict.errors import CorruptEntryError, CorruptStoreError, DamagedEntryWarning
 from persistdict.spans import Span
 from persistdict.store import Item

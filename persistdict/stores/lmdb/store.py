@@ -10,11 +10,11 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
-from zlib import crc32
 
 import lmdb
 
 from persistdict.bounded import NO_USES, Uses
+from persistdict.checksum import crc32
 from persistdict.clocked import Clocks
 from persistdict.errors import DiskFullError, MismatchError
 from persistdict.keys import MAX_KEY_SIZE
