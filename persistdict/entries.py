@@ -72,10 +72,9 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         tag, blob, seq, until, stamp = found
         value = self._codec.decode(tag, blob)
         next(self._tally.found)
-        if type(value) in IMMUTABLE:
-            front.admit(kept_as, (value, None, seq, stamp, until), len(kb) + len(blob))
-        else:
-            front.admit(kept_as, (blob, tag, seq, stamp, until), len(kb) + len(blob))
+        if copy is not None or next(front.chances) or stamp != front.mark:
+            kept = (value, None) if type(value) in IMMUTABLE else (blob, tag)
+            front.admit(kept_as, (*kept, seq, stamp, until), len(kb) + len(blob))
         return value  # type: ignore[no-any-return]
 
     @overload

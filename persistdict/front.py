@@ -29,7 +29,8 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from itertools import cycle, repeat
 from typing import Any
 
 from persistdict.forking import hold_over_fork
@@ -44,7 +45,11 @@ ADMIT_ONE_IN = 8  # misses of a full default cache; keeps a scan over everything
 
 
 class Front:
-    """The copies of one dictionary. `hits` counts those that were served.
+    """The copies of one dictionary.
+
+    Attributes:
+        hits: counts those that were served.
+        chances: gives for the next miss whether it is worth to be kept.
 
     Args:
         cache: None for no cache, "lru" for the default one, or any cachetools cache (or other mutable mapping).
@@ -59,8 +64,9 @@ class Front:
         self.mark = -1
         self.floor = 0
         self.writing = False  # guarded by the dictionary's write lock
-        self._misses = 0
         self._own = object()  # tells our keys from others' in a cache that the caller shares between dictionaries
+        self._always, self._sometimes = repeat(True), cycle((True,) + (False,) * (ADMIT_ONE_IN - 1))
+        self.chances: Iterator[bool] = self._always
         self._cache: MutableMapping[Any, Any] | None = None  # the caller's
         self._entries: OrderedDict[Any, Copy] | None = None  # of the default cache
         self.promote = bool
@@ -72,6 +78,7 @@ class Front:
             self.promote = self._entries.move_to_end
         elif cache is None or isinstance(cache, str):
             self.lookup = {}.get
+            self.chances = repeat(False)
         else:
             self._cache = cache
             self.lookup = self._lookup_locked
@@ -86,16 +93,11 @@ class Front:
                 return None
 
     def admit(self, key: Any, copy: Copy, size: int) -> None:
-        """Keep what was read at the snapshot `copy[3]`, if that is still what `mark` stands for."""
-        entries, stamp, chosen = self._entries, copy[3], True
-        if entries is None:
-            if self._cache is None and stamp == self.mark:
-                return
-        elif len(entries) >= MAX_ENTRIES and key not in entries:
-            self._misses += 1  # without the lock: a miscount does no harm
-            chosen = self._misses % ADMIT_ONE_IN == 0
-            if not chosen and stamp == self.mark:
-                return
+        """Keep what was read at the snapshot `copy[3]`, if that is still what `mark` stands for.
+
+        For a caller who has asked `chances`, or has found a copy that is no longer valid, or another mark than that.
+        """
+        stamp = copy[3]
         with self.lock:
             if stamp != self.mark:
                 if stamp < self.mark or self.writing:
@@ -107,11 +109,13 @@ class Front:
                 if self._cache is not None:
                     self._keep(key, copy)
                 return
-            if chosen and size < LARGEST:
-                entries[key] = copy
-                entries.move_to_end(key)
-                if len(entries) > MAX_ENTRIES:
+            if size < LARGEST:
+                if key in entries:
+                    entries.move_to_end(key)
+                elif len(entries) >= MAX_ENTRIES:
                     entries.popitem(last=False)
+                entries[key] = copy
+            self.chances = self._always if len(entries) < MAX_ENTRIES else self._sometimes
 
     def wrote(self, commit: int, key: Any, copy: Copy | None, size: int = 0) -> None:
         """Account for our own commit: `copy` is what the key holds now, None for nothing (or: do not keep it)."""
@@ -124,11 +128,13 @@ class Front:
                     self._keep(key, copy)
             elif copy is None or size >= LARGEST:
                 entries.pop(key, None)
+                self.chances = self._always
             else:
-                entries[key] = copy
-                entries.move_to_end(key)
-                if len(entries) > MAX_ENTRIES:
+                if key in entries:
+                    entries.move_to_end(key)
+                elif len(entries) >= MAX_ENTRIES:
                     entries.popitem(last=False)
+                entries[key] = copy
             if self.mark != commit - 1:
                 self.floor = commit
             self.mark = commit
@@ -141,6 +147,7 @@ class Front:
             for key in keys:
                 if self._entries is not None:
                     self._entries.pop(key, None)
+                    self.chances = self._always
                 elif self._cache is not None:
                     self._keep(key, None)
             if self.mark != commit - 1:
@@ -154,6 +161,7 @@ class Front:
             self.mark = -1
             if self._entries is not None:
                 self._entries.clear()
+                self.chances = self._always
             self._own = object()  # the copies in a cache of the caller cannot be found any more, and age out
 
     def _keep(self, key: Any, copy: Copy | None) -> None:

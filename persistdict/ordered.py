@@ -19,6 +19,8 @@ __all__ = ["Ordered"]
 K = TypeVar("K")
 V = TypeVar("V")
 
+TEXT_CODE = TEXT[0]
+
 
 class Ordered(Core[K, V]):
     """The part of a dictionary that iterates, over all or some of it. Nothing here counts as a read of an entry."""
@@ -54,11 +56,11 @@ class Ordered(Core[K, V]):
         decode_key, decode, plain, exact = self._keys.decode, self._codec.decode, self._keys.plain, self._exact
         for kb, hint, tag, blob in self._store.scan(reverse=reverse, span=self._span):
             try:
-                if plain and kb.isascii() and kb[:1] == TEXT:
-                    key: Any = kb[1:].decode("ascii")
+                if plain and kb[0] == TEXT_CODE and kb.isascii():
+                    key: Any = kb[1:].decode()
                 else:
                     key = decode_key(kb, hint)
-                value: Any = blob.decode("ascii") if exact and tag == STR and blob.isascii() else decode(tag, blob)
+                value: Any = blob.decode() if exact and tag == STR and blob.isascii() else decode(tag, blob)
             except Exception as error:
                 self._warn_passed_over(error)
                 continue

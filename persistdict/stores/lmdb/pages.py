@@ -274,6 +274,13 @@ class Branch:
         low, high, highest, _ = NODE.unpack_from(self._page, self._offsets[index])
         return int(_joined(low, high) | highest << 32)
 
+    def children(self) -> list[int]:
+        """The page numbers of all children."""
+        nodes = [NODE.unpack_from(self._page, at) for at in self._offsets]
+        if not _LITTLE:
+            return [high | low << 16 | highest << 32 for low, high, highest, _ in nodes]
+        return [low | high << 16 | highest << 32 for low, high, highest, _ in nodes]
+
     def find(self, key: bytes, order: Callable[[bytes], Any]) -> int:
         """Which child is responsible for a key."""
         wanted, low, high = order(key), 1, len(self)

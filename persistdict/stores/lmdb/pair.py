@@ -26,6 +26,7 @@ from persistdict.stores.lmdb.record import (
     GONE,
     HEADER,
     HEADER_SIZE,
+    PREFIX,
     RESIDUE,
     is_number,
     pack_record,
@@ -39,7 +40,7 @@ from persistdict.stores.lmdb.walk import walk
 __all__ = ["Pair"]
 
 _receipt: Callable[..., Receipt] = partial(tuple.__new__, Receipt)
-_header = HEADER.unpack_from
+_header, _pack, _prefix = HEADER.unpack_from, HEADER.pack, PREFIX.unpack_from
 _FIRST_KEY = b"\x01"  # behind the reserved rows
 
 
@@ -131,8 +132,8 @@ class Pair(Rows):
             seq = d.get(kb)
             if seq is None:
                 seq = seq_bytes(version)
-                raw = HEADER.pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb + blob
-                r.put(kb, seq + raw + crc32(raw).to_bytes(4, "little"))
+                head = _pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb
+                r.put(kb, b"".join((seq, head, blob, crc32(blob, crc32(head)).to_bytes(4, "little"))))
                 return _receipt((seq, version, None, commit))
             old = d.get(seq, b"", self.e) if len(seq) == 8 else b""
         else:
@@ -141,8 +142,8 @@ class Pair(Rows):
             _, _, hint_size, key_size, _, ctime, _ = _header(old)
             kept = old[HEADER_SIZE : HEADER_SIZE + hint_size + key_size]
             if kept[hint_size:] == kb:  # a damaged row of the index may lead to another key's entry
-                raw = HEADER.pack(tag, 0, hint_size, key_size, version, ctime, now) + kept + blob
-                r.put(kb, seq + raw + crc32(raw).to_bytes(4, "little"))
+                head = _pack(tag, 0, hint_size, key_size, version, ctime, now) + kept
+                r.put(kb, b"".join((seq, head, blob, crc32(blob, crc32(head)).to_bytes(4, "little"))))
                 return _receipt((seq, version, None, commit))
         return self.put_recent(r, 0, kb, hint, tag, blob, None, ANY)
 
@@ -199,6 +200,33 @@ class Pair(Rows):
             return None
         self.note_gone(r, n, kb, place, now, confirmed=True)
         return place
+
+    def delete_plain(self, r: Any, kb: bytes) -> Receipt | None:
+        """`delete_one` for the common case, in one body: a short key, whose entry has no time limit."""
+        row = r.get(kb)
+        if row is None:
+            d = self.begin_data(self.k)
+            seq = d.get(kb)
+            if seq is None:
+                return None
+            old = d.get(seq, b"", self.e) if len(seq) == 8 else b""
+        else:
+            seq, old = row[:8], row[8:]
+        if len(old) > HEADER_SIZE and crc32(old) == RESIDUE and not old[1] & (GONE | EXPIRES):
+            _, _, hint_size, key_size = _prefix(old)
+            key_at = HEADER_SIZE + hint_size
+            if old[key_at : key_at + key_size] == kb:
+                now, commit = self.clock(), r.id()
+                raw = _pack(0, GONE, 0, key_size, (self.base + commit) << COUNTER_BITS, now, now) + kb
+                r.put(kb, b"".join((seq, raw, crc32(raw).to_bytes(4, "little"))))
+                self.touched.pop(seq, None)
+                return _receipt((seq, 0, None, commit))
+        return self.delete_one(r, kb)
+
+    def delete_one(self, r: Any, kb: bytes, when: Condition = ANY) -> Receipt | None:
+        """`delete_recent` as the only write of its transaction."""
+        place = self.delete_recent(r, 0, kb, when)
+        return None if place is None else Receipt(place.slot[0], 0, None, r.id())
 
     def remove_over(self, r: Any, n: int, kb: bytes, seq: bytes) -> bool:
         """Remove the entry `seq` of a key if it is over as this transaction sees it."""

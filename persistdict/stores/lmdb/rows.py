@@ -180,9 +180,9 @@ class Rows:
             return None
         now = self.clock()
         seq = seq_bytes(version)
-        raw = HEADER.pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb + blob
+        head = HEADER.pack(tag, 0, len(hint), len(kb), version, now, now) + hint + kb
         txn.put(kb, seq, db=self.k)
-        raw += crc32(raw).to_bytes(4, "little")
+        raw = b"".join((head, blob, crc32(blob, crc32(head)).to_bytes(4, "little")))
         if not txn.put(seq, raw, append=True, db=self.e):
             txn.put(seq, raw, db=self.e)  # the last number is damaged, and too large
         self.growth += len(raw)

@@ -216,10 +216,12 @@ def _below(
         yield number, False
         return
     index = branch.find(start, order) if start else count - 1 if reverse else 0
+    if height == 2 and visit is None:
+        numbers = branch.children()
+        for leaf in reversed(numbers[: index + 1]) if reverse else numbers[index:]:
+            yield leaf, True
+        return
     for child in range(index, -1, -1) if reverse else range(index, count):
-        if height == 2 and visit is None:
-            yield branch.child(child), True
-            continue
         here = start if child == index else b""
         yield from _below(file, branch.child(child), height - 1, here, reverse, order, visit)
 

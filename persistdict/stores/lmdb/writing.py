@@ -63,14 +63,13 @@ class Writing(Evicting):
 
     def delete(self, kb: bytes, when: Condition = ANY) -> Receipt | None:
         env = self.paid(urgent=True)
-        receipt = env.recent.update_urgently(self._delete, kb, when, timeout=self.timeout)
+        if when is ANY and self.idle is None and len(kb) < self.limit and self.interval:
+            receipt = env.recent.update_urgently(self.delete_plain, kb, timeout=self.timeout)
+        else:
+            receipt = env.recent.update_urgently(self.delete_one, kb, when, timeout=self.timeout)
         if receipt is not None:
             self.owe(env, _OVERHEAD)
         return receipt
-
-    def _delete(self, r: Any, kb: bytes, when: Condition) -> Receipt | None:
-        place = self.delete_recent(r, 0, kb, when)
-        return None if place is None else Receipt(place.slot[0], 0, None, r.id())
 
     def update(self, work: Callable[[Transaction], T], *, size: int = 1, whole: bool = False) -> T:
         if whole or size >= MANY:
