@@ -3,8 +3,8 @@
 Order of locks: the dictionary's write lock, then the store's; the lock of the front is taken last and briefly. No lock
 is held while code of the caller runs (codecs, serializers, iteration).
 
-The hot paths `__getitem__`, `__setitem__` and `__contains__` are written out in one body each; the tests count their
-Python frames. How a copy in the front is validated is said in front.py.
+The hot paths `__getitem__`, `__setitem__`, `__delitem__` and `__contains__` are written out in one body each; the tests
+count their Python frames. How a copy in the front is validated is said in front.py.
 """
 
 from __future__ import annotations
@@ -214,12 +214,23 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         return self._write_many(work, [kept_as], 1)
 
     def __delitem__(self, key: K) -> None:
-        kept_as, kb, _ = self._locate(key)
-        if (
-            self._write(lambda: self._store.delete(kb), lambda front, receipt: front.wrote(receipt.id, kept_as, None))
-            is None
-        ):
-            raise KeyError(key)
+        if type(key) is self._fast_type and key.isascii():  # type: ignore[attr-defined]
+            kept_as, kb = key, TEXT + key.encode()  # type: ignore[attr-defined]
+        else:
+            kept_as, kb, _ = self._locate(key)
+        front = self._front
+        with self._write_lock:
+            try:
+                front.writing = True
+                receipt = self._store.delete(kb)
+                if receipt is None:
+                    raise KeyError(key)
+                commit = receipt.id
+                front.wrote(commit, kept_as, None)
+            finally:
+                front.writing = False
+        if self._confirms:
+            self._store.confirm(commit)
         next(self._tally.deletes)
 
     @overload

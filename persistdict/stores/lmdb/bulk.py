@@ -8,6 +8,7 @@ is large) is left to the general way, which comes after: it concerns other keys.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from persistdict.checksum import crc32
@@ -20,6 +21,7 @@ __all__ = ["put_new_ones"]
 CHUNK, CHUNK_BYTES = 1 << 13, 8 << 20  # records that are in memory twice
 
 Encoded = tuple[bytes, bytes, int, bytes]  # key, hint, tag, blob
+KEY = itemgetter(0)
 
 
 def put_new_ones(rows: Rows, txn: Any, version: int, batch: Sequence[Encoded]) -> list[tuple[int, Encoded]]:
@@ -27,41 +29,65 @@ def put_new_ones(rows: Rows, txn: Any, version: int, batch: Sequence[Encoded]) -
 
     `version`: of the first; the next ones have the following numbers. Entries have no time limit and no label.
     """
-    index, limit = txn.cursor(rows.k), rows.limit
-    kbs = {row[0] for row in batch}
-    others = {kb for kb, _ in index.getmulti([kb for kb in kbs if len(kb) < limit])}
-    if len(kbs) < len(batch):
-        others |= _repeated(batch)
-    left: list[tuple[int, Encoded]] = []
-    new: list[tuple[int, Encoded]] = []
-    for at, row in enumerate(batch):
-        kb = row[0]
-        general = kb in others or len(kb) >= limit or len(row[3]) >= LARGE_VALUE or kb >= OUTSIDE
-        (left if general else new).append((at, row))
-    entries = txn.cursor(rows.e)
-    for records in _records(version, new, rows.clock()):
-        if entries.putmulti(records, append=True)[1] < len(records):  # the last number is damaged, and too large
-            entries.putmulti(records)
-        rows.growth += sum(len(raw) for _, raw in records)
-    found = sorted((row[0], seq_bytes(version + at)) for at, row in new)
-    last = index.key() if index.last() else b""
-    index.putmulti(found, append=bool(found) and found[0][0] > last)
+    index, entries = txn.cursor(rows.k), txn.cursor(rows.e)
+    seqs = dict(zip(map(KEY, batch), map(seq_bytes, range(version, version + len(batch))), strict=True))
+    kbs = sorted(seqs)
+    follow = not index.last() or index.key() < kbs[0]
+    left = _for_the_general_way(rows, batch, kbs, set() if follow else _present(index, kbs, rows.limit))
+    passed = {at for at, _ in left}
+    for records, size in _records(version, batch, passed, rows.clock()):
+        _put(entries, records, append=True)
+        rows.growth += size
+    elsewhere = {row[0] for _, row in left}
+    _put(index, [(kb, seqs[kb]) for kb in kbs if kb not in elsewhere], append=follow)
     return left
 
 
-def _records(version: int, new: list[tuple[int, Encoded]], now: float) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Numbers and records, some at a time."""
+def _put(cursor: Any, pairs: list[tuple[bytes, bytes]], append: bool) -> None:
+    """Write all; behind what is there if that works, which it does unless the last key is damaged, and too large."""
+    if cursor.putmulti(pairs, append=append)[1] < len(pairs) and append:
+        cursor.putmulti(pairs)
+
+
+def _present(index: Any, kbs: list[bytes], limit: int) -> set[bytes]:
+    """Which of the keys are there."""
+    return {kb for kb, _ in index.getmulti([kb for kb in kbs if len(kb) < limit])}
+
+
+def _for_the_general_way(
+    rows: Rows, batch: Sequence[Encoded], kbs: list[bytes], present: set[bytes]
+) -> list[tuple[int, Encoded]]:
+    """What is not new, short and plain; each with its place in the batch. `kbs`: its keys, sorted, each once."""
+    limit = rows.limit
+    if len(kbs) < len(batch):
+        present |= _repeated(batch)
+    longest, largest = max(map(len, kbs)), max([len(row[3]) for row in batch])
+    if not present and kbs[-1] < OUTSIDE and longest < limit and largest < LARGE_VALUE:
+        return []
+    return [
+        (at, row)
+        for at, row in enumerate(batch)
+        if row[0] in present or len(row[0]) >= limit or len(row[3]) >= LARGE_VALUE or row[0] >= OUTSIDE
+    ]
+
+
+def _records(
+    version: int, batch: Sequence[Encoded], passed: set[int], now: float
+) -> Iterator[tuple[list[tuple[bytes, bytes]], int]]:
+    """Numbers with their records, and the bytes of these; some at a time. `passed`: places that have no part."""
     records: list[tuple[bytes, bytes]] = []
     size, pack = 0, HEADER.pack
-    for at, (kb, hint, tag, blob) in new:
-        head = pack(tag, 0, len(hint), len(kb), version + at, now, now) + hint + kb
-        raw = b"".join((head, blob, crc32(blob, crc32(head)).to_bytes(4, "little")))
-        records.append((seq_bytes(version + at), raw))
-        size += len(raw)
+    for at, (kb, hint, tag, blob) in enumerate(batch):
+        if at in passed:
+            continue
+        number = version + at
+        head = pack(tag, 0, len(hint), len(kb), number, now, now) + hint + kb
+        records.append((seq_bytes(number), b"".join((head, blob, crc32(blob, crc32(head)).to_bytes(4, "little")))))
+        size += len(head) + len(blob) + 4
         if size > CHUNK_BYTES or len(records) == CHUNK:
-            yield records
+            yield records, size
             records, size = [], 0
-    yield records
+    yield records, size
 
 
 def _repeated(batch: Sequence[Encoded]) -> set[bytes]:
