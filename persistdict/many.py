@@ -35,17 +35,17 @@ class Many(Core[K, V]):
         >>> d.get_many(["b", "x", "a"])
         {'b': 2, 'a': 1}
         """
-        wanted = list(dict.fromkeys(keys)) if self._keys.plain else list(keys)
-        records = self._store.get_many([self._keys.encode(key)[0] for key in wanted])
-        found = {
-            key: self._codec.decode(record.tag, record.blob)
-            for key, record in zip(wanted, records, strict=True)
-            if record is not None
+        wanted: list[Any] = list(dict.fromkeys(keys)) if self._keys.plain else list(keys)
+        encode, fast, decode = self._keys.encode, self._fast_type, self._codec.decode
+        kbs = [TEXT + key.encode() if type(key) is fast and key.isascii() else encode(key)[0] for key in wanted]
+        answers = self._store.read_many(kbs)
+        values = {
+            key: decode(found[0], found[1]) for key, found in zip(wanted, answers, strict=True) if found is not None
         }
-        missed = records.count(None)
-        self._tally.found.add(len(records) - missed)
+        missed = answers.count(None)
+        self._tally.found.add(len(answers) - missed)
         self._tally.missed.add(missed)
-        return found
+        return values
 
     def update(self, other: Any = (), /, **kwargs: V) -> None:
         """Set entries from a mapping, an iterable of pairs, or keywords, in one transaction: all or nothing.

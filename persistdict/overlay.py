@@ -91,13 +91,16 @@ class Overlay:
 
     def read(self, kb: bytes) -> Found | None:
         record = self.look(kb)
-        return None if record is None else (record.tag, record.blob, record.seq, record.expires_at, -1)
+        return None if record is None else record.found()
 
     def get(self, kb: bytes) -> Record | None:
         return self.look(kb)
 
     def get_many(self, kbs: list[bytes]) -> list[Record | None]:
         return [self.look(kb) for kb in kbs]
+
+    def read_many(self, kbs: list[bytes]) -> list[Found | None]:
+        return [self.read(kb) for kb in kbs]
 
     def contains(self, kb: bytes) -> bool:
         return self.look(kb) is not None

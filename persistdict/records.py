@@ -63,6 +63,11 @@ class Capability(enum.Flag):
     TTL = enum.auto()  # entries that end by themselves
 
 
+# What `read` gives: tag, blob, seq, when a copy of the value must be asked for again (None: never), and the snapshot's
+# id, or -1 if no copy may be kept.
+Found = tuple[int, bytes, bytes, float | None, int]
+
+
 class Record(NamedTuple):
     """One entry; it ends at `expires_at` if nobody touches it, at `deadline` even so (seconds since the epoch)."""
 
@@ -78,6 +83,10 @@ class Record(NamedTuple):
     expires_at: float | None
     label: bytes = b""
     deadline: float | None = None
+
+    def found(self, snapshot: int = -1) -> Found:
+        """What `read` gives of it."""
+        return self.tag, self.blob, self.seq, self.expires_at, snapshot
 
 
 class Item(NamedTuple):
@@ -103,10 +112,6 @@ class Moment(Protocol):
     """A snapshot, of which only the id is asked."""
 
     def id(self) -> int: ...
-
-
-# What `read` gives: tag, blob, seq, when a copy of the value must be asked for again (None: never), the snapshot's id.
-Found = tuple[int, bytes, bytes, float | None, int]
 
 
 class Transaction(abc.ABC):

@@ -90,6 +90,10 @@ class Store(Counted, Clocked, Evictable):
     def get_many(self, kbs: list[bytes]) -> list[Record | None]:
         """The entries of several keys, from one snapshot, in the order asked. Counts those that are over, as `read`."""
 
+    def read_many(self, kbs: list[bytes]) -> list[Found | None]:
+        """What `read` answers, for several keys, from one snapshot, in the order asked. No copy may be kept of it."""
+        return [None if record is None else record.found() for record in self.get_many(kbs)]
+
     @abc.abstractmethod
     def contains(self, kb: bytes) -> bool:
         """Whether the key is there."""

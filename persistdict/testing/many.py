@@ -125,6 +125,25 @@ class ManyTests(StoreTests):
         found = store.get_many([key(2), key(3), key(1), key(2)])
         assert [record and record.blob for record in found] == [b"b", None, b"a", b"b"]
 
+    def test_read_many_answers_as_read_does_whatever_was_written_since_and_how(self) -> None:
+        """Of long keys, large values, what has an end or a label, was replaced or removed. No copy may be kept."""
+        store, other = self.pair()
+        store.put(b"k" * 600, b"", 1, b"long")
+        store.update(lambda txn: [txn.put(key(number), b"", number, b"%d" % number) for number in range(8)], size=1000)
+        kbs = [b"k" * 600, *map(key, (9, 3, 1, 3, 2, 7, 4, 0, 5))]
+        for _ in range(2):
+            answers = store.read_many(kbs)
+            assert [answer and answer[:4] for answer in answers] == [
+                found and found[:4] for found in map(store.read, kbs)
+            ]
+            assert {answer[4] for answer in answers if answer is not None} == {-1}
+            other.put(key(1), b"", 1, b"with an end", ttl=100)
+            other.put(key(2), b"", 1, b"labelled", label=b"label")
+            other.put(key(3), b"hint", 1, b"large" * 9000)
+            other.put(key(7), b"hint", 9, b"replaced")
+            other.delete(key(4))
+            other.delete(b"k" * 600)
+
     # Transactions
 
     @pytest.mark.parametrize("way", WAYS)

@@ -18,6 +18,7 @@ class TimeTests(StoreTests):
         assert store.read(kb) is None
         assert store.get(kb) is None
         assert store.get_many([kb]) == [None]
+        assert store.read_many([kb]) == [None]
         assert not store.contains(kb)
         assert kb not in kbs(store.scan())
         assert kb not in kbs(store.scan(by_key=True))
@@ -134,11 +135,14 @@ class TimeTests(StoreTests):
         assert (store.counts.expired.value(), other.counts.expired.value()) == (1, 0)
         store.get_many([key(3), key(1), key(2), key(1)])
         assert store.counts.expired.value() == 3
+        store.read_many([key(3), key(1), key(2), key(1)])
+        assert store.counts.expired.value() == 5
         store.delete(key(2))
         store.expire(1000)
         assert store.read(key(1)) is None
         assert store.get_many([key(1), key(2)]) == [None, None]
-        assert (store.counts.expired.value(), other.counts.expired.value()) == (3, 0)
+        assert store.read_many([key(1), key(2)]) == [None, None]
+        assert (store.counts.expired.value(), other.counts.expired.value()) == (5, 0)
 
     def test_what_upkeep_removes_is_counted_for_all_handles(self) -> None:
         store, other = self.pair()

@@ -31,6 +31,7 @@ from persistdict.stores.lmdb.labels import labels_in_use, scan_labelled
 from persistdict.stores.lmdb.mounts import check_filesystem
 from persistdict.stores.lmdb.ownership import PRIVATE
 from persistdict.stores.lmdb.population import count_in
+from persistdict.stores.lmdb.readmany import read_many
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
@@ -174,7 +175,7 @@ class LmdbStore(Writing, Integrity, Store):
         self._note(record.seq, self.clock())
         if not settled and not self._is_unmarked(r):
             commit = -1  # the data are being changed; no copy of this may be kept
-        return record.tag, record.blob, record.seq, record.expires_at, commit
+        return record.found(commit)
 
     def _note(self, seq: bytes, now: float) -> None:
         """Note a read. The list is bounded; what is lost costs an access time that is older than it should be."""
@@ -201,6 +202,19 @@ class LmdbStore(Writing, Integrity, Store):
         found = zip(kbs, places, strict=True)
         records = [None if place is None else self.entry_of(d, kb, place) for kb, place in found]
         return records, records.count(None) - places.count(None)
+
+    def read_many(self, kbs: list[bytes]) -> list[Found | None]:
+        answers, over = self.env.attempt(read_many, self, kbs)
+        self.counts.expired.add(over)
+        now, touched = self.clock(), self.touched
+        plain = self.idle is None and len(touched) + len(kbs) < MAX_TOUCHED
+        for found in answers:
+            if found is not None:
+                if plain:
+                    touched[found[2]] = None
+                else:
+                    self._note(found[2], now)
+        return answers
 
     def contains(self, kb: bytes) -> bool:
         try:
