@@ -44,14 +44,16 @@ def filesystem_of(path: str, mountinfo: str) -> str | None:
 
     Of several mounts on one place the last is the one that is seen.
     """
-    found, length = None, -1
+    found, length, inside = None, -1, os.path.join(path, "")
     for line in mountinfo.splitlines():
         front, dash, back = line.partition(" - ")
         words, kinds = front.split(" "), back.split(" ")
         if not dash or len(words) < 6:
             continue
-        point = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), words[4])
-        if len(point) >= length and os.path.join(path, "").startswith(os.path.join(point, "")):
+        point = words[4]
+        if "\\" in point:
+            point = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), point)
+        if len(point) >= length and inside.startswith(point if point.endswith("/") else point + "/"):
             found, length = kinds[0], len(point)
     return found
 

@@ -24,7 +24,8 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from persistdict.keys import MAX_KEY_SIZE
@@ -274,12 +275,12 @@ class Branch:
         low, high, highest, _ = NODE.unpack_from(self._page, self._offsets[index])
         return int(_joined(low, high) | highest << 32)
 
-    def children(self) -> list[int]:
-        """The page numbers of all children."""
-        nodes = [NODE.unpack_from(self._page, at) for at in self._offsets]
-        if not _LITTLE:
-            return [high | low << 16 | highest << 32 for low, high, highest, _ in nodes]
-        return [low | high << 16 | highest << 32 for low, high, highest, _ in nodes]
+    def children(self, which: slice) -> Iterator[int]:
+        """The page numbers of children."""
+        nodes = map(NODE.unpack_from, repeat(self._page), self._offsets[which])
+        if _LITTLE:
+            return (low | high << 16 | highest << 32 for low, high, highest, _ in nodes)
+        return (high | low << 16 | highest << 32 for low, high, highest, _ in nodes)
 
     def find(self, key: bytes, order: Callable[[bytes], Any]) -> int:
         """Which child is responsible for a key."""

@@ -131,10 +131,11 @@ class LmdbStore(Writing, Integrity, Store):
             if self.idle is None and len(kb) < self.limit and len(self.touched) < MAX_TOUCHED:
                 env, r = self.env, self.begin()
                 commit = r.id()
-                row = None if commit == env.settled else r.get(kb)
+                settled = commit == env.settled
+                row = None if settled else r.get(kb)
                 if row is not None:
                     seq, raw = row[:8], row[8:]
-                elif commit in (env.settled, env.unmarked) or self._is_unmarked(r):
+                elif settled or commit == env.unmarked or self._is_unmarked(r):
                     d = self.begin_data(self.k)  # behind the other snapshot: what was drained in between is here
                     seq = d.get(kb)
                     if seq is None:

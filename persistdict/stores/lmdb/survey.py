@@ -141,10 +141,10 @@ def _mark(raw: bytes, last: int, used: bytearray, free: bytearray) -> bool:
         return False
     if numbers and not (numbers[0] <= last and numbers[-1] >= 2):
         return False
+    end = len(used)
     for number in numbers:
-        if number >= len(used):
-            continue
-        if used[number] or free[number]:
-            return False
-        free[number] = 1
+        if number < end:
+            if used[number] or free[number]:
+                return False
+            free[number] = 1
     return True

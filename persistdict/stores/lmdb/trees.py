@@ -217,8 +217,7 @@ def _below(
         return
     index = branch.find(start, order) if start else count - 1 if reverse else 0
     if height == 2 and visit is None:
-        numbers = branch.children()
-        for leaf in reversed(numbers[: index + 1]) if reverse else numbers[index:]:
+        for leaf in branch.children(slice(index, None, -1 if reverse else 1)):
             yield leaf, True
         return
     for child in range(index, -1, -1) if reverse else range(index, count):
