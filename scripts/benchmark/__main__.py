@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, results: Results) -> None:
     start = time.perf_counter()
     try:
         if options.profile:
-            profiling.profile(folder, results, instructions=not options.quick)
+            profiling.profile(folder, results, valgrind=not options.quick)
             return
         results.about = about(folder)
         for name, part in (("codecs", _codecs), ("seals", _seals), ("probes", _probes), ("operations", _operations)):
