@@ -5,6 +5,7 @@ None of these is a library: where something is not as expected they raise, or do
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from persistdict.stores.lmdb.record import crc32  # type: ignore[attr-defined]  
 __all__ = ["LARGE", "floors"]
 
 RESIDUE = 0x2144DF1C  # the checksum of anything that ends with its own checksum
-HOT = frozenset({"get, hot"})
+HEAD = 32  # bytes in front of a value
+HOT, INDEXED = frozenset({"get, hot"}), frozenset({"get, cold", "bulk load"})
 LARGE = "large"  # how the path of a store of bytes ends
 STALE, DAMAGED = RuntimeError("somebody has written"), ValueError("the checksum is wrong")
 
@@ -131,16 +133,44 @@ class Large(Checked):
         return found[:-4].tobytes()
 
 
+class Indexed(Checked):
+    """With an index beside the entries, as persistdict has it: an entry can keep its place, and carries its times."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.index, self.entries = env.open_db(b"index"), env.open_db(b"entries", integerkey=True)
+
+    def __getitem__(self, key: str) -> Any:
+        txn = self.begin(self.index)
+        found = txn.get(txn.get(key.encode()), None, self.entries)
+        if crc32(found) != RESIDUE:
+            raise DAMAGED
+        return found[HEAD:-4].decode()
+
+    def update(self, entries: Mapping[str, Any]) -> None:
+        txn = self.begin(write=True)
+        put, index, appended = txn.put, self.index, self.entries
+        for number, (key, value) in enumerate(entries.items()):
+            place = number.to_bytes(8, sys.byteorder)
+            put(key.encode(), place, True, True, False, index)
+            put(place, _packed(value, bytes(HEAD)), True, True, True, appended)
+        txn.commit()
+
+
 class Mapped(Library):
     """LMDB that writes into the mapped file, so that a commit makes no system call."""
 
     package = "lmdb"
-    name = "floor: lmdb + checksum"
     durability = "possibly all of it (sync=False)"
 
+    def __init__(self, name: str, kind: type[Checked], only: frozenset[str] | None = None) -> None:
+        self.name = f"floor: {name}"
+        self.only = only
+        self._kind = kind
+
     def open(self, path: Path) -> None:
-        self._env = lmdb.open(str(path), map_size=1 << 30, sync=False, writemap=True, max_readers=1024)
-        self.store = (Large if path.name.endswith(LARGE) else Checked)(self._env)
+        self._env = lmdb.open(str(path), map_size=1 << 30, sync=False, writemap=True, max_readers=1024, max_dbs=2)
+        self.store = (Large if path.name.endswith(LARGE) else self._kind)(self._env)
 
     def close(self) -> None:
         self._env.close()
@@ -150,12 +180,12 @@ class Mapped(Library):
         return True
 
 
-def _packed(value: Any) -> bytes:
-    blob = value.encode() if isinstance(value, str) else value
+def _packed(value: Any, head: bytes = b"") -> bytes:
+    blob = head + (value.encode() if isinstance(value, str) else value)
     return blob + crc32(blob).to_bytes(4, "little")
 
 
 def floors() -> list[Library]:
     """All of them, not opened."""
     hot: list[Library] = [Hot("dict", Kept), Hot("dict + id()", Valid), Hot("dict + id() + order", Recent)]
-    return [*hot, Mapped()]
+    return [*hot, Mapped("index + entries", Indexed, INDEXED), Mapped("lmdb + checksum", Checked)]
