@@ -188,4 +188,4 @@ def _packed(value: Any, head: bytes = b"") -> bytes:
 def floors() -> list[Library]:
     """All of them, not opened."""
     hot: list[Library] = [Hot("dict", Kept), Hot("dict + id()", Valid), Hot("dict + id() + order", Recent)]
-    return [*hot, Mapped("index + entries", Indexed, INDEXED), Mapped("lmdb + checksum", Checked)]
+    return [*hot, Mapped("lmdb + checksum", Checked), Mapped("index + entries", Indexed, INDEXED)]
