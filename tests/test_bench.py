@@ -1,6 +1,7 @@
 """The benchmark runs, in the smallest form, so that it is there when it is needed. Nothing here is measured."""
 
 import random
+import shutil
 import sys
 import xml.etree.ElementTree
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from benchmark import charts, codecs, docs, goals, panels, probes, tables
+from benchmark import charts, codecs, docs, goals, instructions, panels, probes, profiling, repeating, spending, tables
+from benchmark.floors import floors
 from benchmark.keys import STRIDE, key_of
 from benchmark.mixing import steps
 from benchmark.operations import OPERATIONS
@@ -20,6 +22,45 @@ from benchmark.values import values_of
 
 SIZES = (40, 120)
 SYNCED = ("persistdict, commit", "lmdb, lean, sync")
+DUMP = """# callgrind format
+version: 1
+desc: Trigger: --dump-before=getpgrp
+
+positions: line
+events: Ir
+summary: 1120
+
+
+ob=(3) /usr/lib/libpython3.11.so.1.0
+fl=(1) ceval.c
+fn=(7) _PyEval_EvalFrameDefault
+0 700
+cob=(4) /env/site-packages/lmdb/cpython.cpython-311-x86_64-linux-gnu.so
+cfi=(2) mdb.c
+cfn=(9) mdb_get
+calls=1 0
+0 410
++3 10
+
+ob=(4)
+fl=(2)
+fn=(9)
+0 300
+cob=(5) /usr/lib/libc.so.6
+cfn=(11) memcpy
+calls=2 0
+* 100
+
+ob=(5)
+fn=(11)
+-2 100
+
+ob=(3)
+fn=(8) dict_get
+16 10
+
+totals: 1120
+"""
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +194,70 @@ def test_the_data_are_the_same_for_all_libraries():
     asked = [key for key, _ in steps(library("dict"), values_of("100 B"), 1000, 5000, random.Random(1))]
     assert asked.count(max(set(asked), key=asked.count)) > 50 * len(asked) / 1000
     assert len({one.name for one in libraries()}) == len(libraries())
+
+
+def test_what_callgrind_writes_is_split_by_object_and_not_counted_for_callers():
+    """An object has what its own functions took, wherever they stand in the dump."""
+    lmdb = "lmdb/cpython.cpython-311-x86_64-linux-gnu.so"
+    found = instructions.by_object(DUMP.splitlines())
+    assert found == {"lib/libpython3.11.so.1.0": 720, lmdb: 300, "lib/libc.so.6": 100}
+    assert instructions.by_group(found) == {"interpreter": 720, "lmdb": 300, "libc": 100}
+
+
+def test_a_dump_that_does_not_add_up_is_refused():
+    """No number is shown that was read wrongly."""
+    with pytest.raises(ValueError, match="1120 instructions instead of 1121"):
+        instructions.by_object(DUMP.replace("summary: 1120", "summary: 1121").splitlines())
+
+
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="needs valgrind")
+def test_instructions_are_counted_between_marks():
+    """A part holds what was done since the mark before it, and nothing of what came first."""
+    mark = f"os.{instructions.MARK}()"
+    work = f"import os, zlib; {mark}; zlib.crc32(bytes(100_000)); {mark}; sum(range(1000)); {mark}; print(1)"
+    printed, [first, checksum, addition] = instructions.parts([sys.executable, "-S", "-c", work])
+    assert printed == "1\n"
+    (crc, _), (adding, every) = (map(instructions.by_group, part) for part in (checksum, addition))
+    assert first[0].total() > 1_000_000
+    assert 25_000 < crc["checksum"] < 1_000_000
+    assert "checksum" not in adding and 10_000 < adding["interpreter"] <= every["interpreter"] < 1_000_000
+
+
+def test_what_belongs_to_one_operation_is_the_difference_of_the_last_two_sections():
+    """What comes once, however often the operation is done, does not count, and neither does warming up."""
+    sections = [
+        ("get", 5, {"sys: read": 1000}),
+        ("get", 10, {"sys: read": 27, "sys: open": 1}),
+        ("get", 110, {"sys: read": 227, "sys: open": 1}),
+        ("open", 1, {"sys: open": 4}),
+        ("open", 0, {}),
+    ]
+    found = profiling.differences(sections)
+    assert found == {"get": {"sys: read": 2, "sys: open": 0}, "open": {"sys: open": 4}}
+
+
+@pytest.mark.parametrize("name", [BASE, floors()[0].name, *(floor.name for floor in floors()[-2:])])
+def test_every_operation_is_done_between_marks(name, tmp_path, monkeypatch):
+    """The child does all that its library can, and persistdict can everything."""
+    monkeypatch.setattr(repeating, "COUNTED", [one._replace(numbers=(1, 0, 2)) for one in repeating.COUNTED])
+    one = profiling.repeated(name)
+    profiling.load(one, tmp_path / "store")
+    child = repeating.Child(one, tmp_path / "store", calls=True)
+    child.run()
+    done = {operation for operation, *_ in child.sections}
+    assert done <= {*repeating.NAMES}
+    assert name != BASE or done == {*repeating.NAMES} - {repeating.IMPORT}
+
+
+def test_what_was_counted_is_shown_beside_the_floors():
+    """A row has the groups and the kernel, and a goal the numbers that speak for or against it."""
+    results = Results()
+    counts = {"in lib/libpython3.so": 2000.0, "in lmdb/c.so": 900.0, "in lib/libc.so": 100.0, "sys: pwrite64": 5.0}
+    least = {"in lib/libpython3.so": 500.0}
+    theirs = {"in lib/libpython3.so": 1000.0, "Python calls": 1.0, "C calls": 2.0}
+    results.profile["get, hot"] = {BASE: counts, LEAN: theirs, "floor: dict + id()": least}
+    assert "| get, hot | persistdict |  | 3,000 | 3.00 | 2,000 | 900 | 0 | 100 | 5.0 pwrite64 |" in spending.table(
+        results
+    )
+    assert "| get, hot | lmdb, lean | 1 + 2 | 1,000 | 1.00 | 1,000 | 0 | 0 | 0 |  |" in spending.table(results)
+    assert "| hot get against lmdb, lean | ≤ 0.4 | 3.00 | 0.50 | 3,000 | 500 | 1,000 |" in spending.goals(results)

@@ -46,7 +46,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Ratios of persistdict to raw LMDB and peers.")
     parser.add_argument("--quick", action="store_true", help="under two minutes: smaller stores, fewer rounds")
     parser.add_argument("--only", choices=PARTS, help="only one part")
-    parser.add_argument("--profile", action="store_true", help="count calls instead of measuring time")
+    parser.add_argument("--profile", action="store_true", help="count calls and instructions instead of measuring time")
     parser.add_argument("--docs", action="store_true", help="put tables and charts into docs/performance.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample of every round there")
     parser.add_argument("--read", type=Path, metavar="FILE", help="run nothing, take what --json wrote")
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, results: Results) -> None:
     start = time.perf_counter()
     try:
         if options.profile:
-            profiling.profile(folder, results, instructions=not options.quick)
+            profiling.profile(folder, results, valgrind=not options.quick)
             return
         results.about = about(folder)
         for name, part in (("codecs", _codecs), ("seals", _seals), ("probes", _probes), ("operations", _operations)):

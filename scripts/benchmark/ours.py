@@ -32,10 +32,10 @@ class Ours(Library):
         self.name = "persistdict" + ("" if caching else ", no cache") + (", commit" if commit else "")
         self.durability = DURABLE if commit else f"{LAST} (1 s)"
         self.only = WRITES if commit else None
-        self._options: dict[str, Any] = {"caching": caching, "durability": "commit" if commit else "interval"}
+        self.options: dict[str, Any] = {"caching": caching, "durability": "commit" if commit else "interval"}
 
     def open(self, path: Path) -> None:
-        self.store = PersistDict(str(path), **self._options)
+        self.store = PersistDict(str(path), **self.options)
 
     def sync(self) -> bool:
         self.store.flush()

@@ -1,153 +1,140 @@
 """Where the time goes: calls, system calls and instructions of one operation.
 
-Each is counted in a child that does the operation some times and in one that does it more often: the difference belongs
-to the operation, as everything else is in both.
+A child does every operation some times and then more often: the difference belongs to the operation, as everything else
+is in both. There is one child for each way of counting, as these slow down each other.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmark import instructions
+from benchmark.floors import LARGE as LARGE_STORE
+from benchmark.floors import floors
+from benchmark.instructions import MARK
 from benchmark.libraries import Library
 from benchmark.mixing import child_environment
-from benchmark.operations import Bench, answer, remove
-from benchmark.registry import is_installed, library
+from benchmark.operations import Bench, remove
+from benchmark.registry import BASE, LEAN, is_installed, library
+from benchmark.repeating import ASIDE, IMPORT, LARGE, SMALL
 from benchmark.results import Results
 from benchmark.values import values_of
 
-__all__ = ["profile", "repeat"]
+__all__ = ["SPENT", "SYSTEM", "differences", "load", "profile", "repeated"]
 
-LIBRARIES = ("persistdict", "persistdict, no cache", "lmdb, lean", "lmdb, usual", "rocksdict", "diskcache", "dict")
-WITH_INSTRUCTIONS = LIBRARIES[:3]
-LABEL, SIZE = "420 B", 10_000
-FEW, MORE = 100, 1100
-NEW = ("set, new key", "bulk load")  # with keys that are not there
-
-Work = Callable[[Library, Sequence[Any]], Any]
-OPERATIONS: dict[str, Work] = {
-    "get, hot": lambda one, entries: one.get([entries[0][0]] * len(entries)),
-    "get, cold": lambda one, entries: one.get([key for key, _ in entries]),
-    "get_many": lambda one, entries: [
-        one.get_many([key for key, _ in entries[at : at + 100]]) for at in range(0, len(entries), 100)
-    ],
-    "contains, hit": lambda one, entries: one.contains([key for key, _ in entries]),
-    "iterate items": lambda one, entries: one.items(len(entries)),
-    "set, new key": lambda one, entries: one.set(entries),
-    "set, overwrite": lambda one, entries: one.set(entries),
-    "delete": lambda one, entries: one.delete([key for key, _ in entries]),
-    "bulk load": lambda one, entries: one.load(dict(entries)),
-    "memoize, hit": lambda one, entries: _memoized(one, len(entries)),
-}
+LIBRARIES = (BASE, "persistdict, no cache", LEAN, "lmdb, usual", "rocksdict", "diskcache", "dict")
+IMPORTS = {BASE: "persistdict.dictionary", LEAN: "lmdb", "rocksdict": "rocksdict", "diskcache": "diskcache"}
+SPENT, SYSTEM = "in ", "sys: "
+Part = Mapping[str, float]
+Section = tuple[str, int, Part]  # an operation, how often it was done, what was counted
 
 
-def _memoized(one: Library, number: int) -> None:
-    function = one.memoize(answer)
-    if function is not None:
-        for _ in range(number):
-            function("small", "question", temperature=0.5)
-
-
-def profile(folder: Path, results: Results, instructions: bool) -> None:
+def profile(folder: Path, results: Results, valgrind: bool) -> None:
     """Count for all operations and libraries."""
-    for name in LIBRARIES:
-        if not is_installed(one := library(name)):
+    counters: list[Callable[[list[str]], list[Section]]] = [_calls]
+    counters += [_system_calls] if shutil.which("strace") else []
+    counters += [_instructions] if valgrind and shutil.which("valgrind") else []
+    for one in [*map(library, LIBRARIES), *floors()]:
+        if not is_installed(one):
             continue
-        path = folder / f"{name}, profile"
-        for operation in OPERATIONS:
-            if operation in one.lacking or (operation == "memoize, hit" and not _memoizes(name)):
+        for counter in counters:
+            path = folder / f"{one.name}, profile"
+            load(one, path)
+            try:
+                sections = counter([sys.executable, "-m", "benchmark.worker", "repeat", one.name, str(path)])
+            except subprocess.CalledProcessError as error:
+                said = [line for line in error.stderr.splitlines() if not line.startswith("==")]  # valgrind's own
+                print(f"{one.name}: {counter.__name__} failed: {said[-1:]}", file=sys.stderr, flush=True)
                 continue
-            counts = results.profile.setdefault(name, {}).setdefault(operation, {})
-            for what, count in _counters(name, instructions).items():
-                few, more = (_in_fresh_store(one, path, operation, number, count) for number in (FEW, MORE))
-                for kind in more:
-                    counts[what + kind] = (more[kind] - few.get(kind, 0)) / (MORE - FEW)
-            print(f"{name}, {operation}: {line(counts)}", flush=True)
+            finally:
+                remove(path)
+            for operation, counts in differences(sections).items():
+                results.profile.setdefault(operation, {}).setdefault(one.name, {}).update(counts)
+        print(f"{one.name}: counted", file=sys.stderr, flush=True)
+    if _instructions in counters:
+        _imports(results)
 
 
-def line(counts: dict[str, float]) -> str:
-    return ", ".join(f"{count:,.1f} {kind}" for kind, count in counts.items() if count >= 0.05)
+def repeated(name: str) -> Library:
+    """A library, or a floor, by its name; not opened."""
+    return next((one for one in floors() if one.name == name), None) or library(name)
 
 
-def _memoizes(name: str) -> bool:
-    return name in ("persistdict", "diskcache", "dict")
-
-
-def _in_fresh_store(
-    one: Library, path: Path, operation: str, number: int, count: Callable[[list[str]], dict[str, float]]
-) -> dict[str, float]:
-    """The counts of a child, which finds a store that no other child has changed."""
-    if one.on_disk:
-        one.open(path)
-        one.load(dict(Bench(one, path, values_of(LABEL), LABEL, SIZE, 0.0).entries(range(SIZE))))
-        one.close()
-    try:
-        command = [sys.executable, "-m", "benchmark.worker", "repeat", one.name, str(path), LABEL, str(SIZE)]
-        return count([*command, operation, str(number)])
-    finally:
-        remove(path)
-
-
-def _counters(name: str, instructions: bool) -> dict[str, Callable[[list[str]], dict[str, float]]]:
-    """What can be counted on this machine."""
-    found: dict[str, Callable[[list[str]], dict[str, float]]] = {"": _calls}
-    if shutil.which("strace"):
-        found["sys: "] = _system_calls
-    if instructions and name in WITH_INSTRUCTIONS and shutil.which("valgrind"):
-        found[" "] = _instructions
+def differences(sections: Sequence[Section]) -> dict[str, Part]:
+    """For each operation what belongs to one: of the last two sections, the one that did it more often has more."""
+    found: dict[str, Part] = {}
+    for name in dict.fromkeys(name for name, _, _ in sections):
+        (_, few, less), (_, many, more) = [section for section in sections if section[0] == name][-2:]
+        if few > many:
+            few, less, many, more = many, more, few, less
+        kinds = {**more, **less}
+        found[name] = {kind: (more.get(kind, 0) - less.get(kind, 0)) / (many - few) for kind in kinds}
     return found
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=True)
+def load(one: Library, path: Path) -> None:
+    """Make the stores that a child finds, which no other child has changed."""
+    for place, (label, size) in ((path, SMALL), (path.with_name(f"{path.name}, {LARGE_STORE}"), LARGE)):
+        if one.on_disk:
+            one.open(place)
+            one.load(dict(Bench(one, place, values_of(label), label, size, 0.0).entries(range(size))))
+            one.close()
 
 
-def _calls(command: list[str]) -> dict[str, float]:
-    words = _run(command).stdout.split()
-    return {"Python calls": float(words[0]), "C calls": float(words[1])}
+def _environment() -> dict[str, str]:
+    return {**child_environment(), "PYTHONHASHSEED": "0"}
 
 
-def _system_calls(command: list[str]) -> dict[str, float]:
-    with tempfile.NamedTemporaryFile(mode="r") as found:
-        _run(["strace", "-f", "-o", found.name, *command])
-        names = re.findall(r"^\d+ +([a-z]\w+)\(", found.read(), re.MULTILINE)
-    return {name: float(number) for name, number in Counter(names).most_common()}
+def _calls(command: list[str]) -> list[Section]:
+    child = subprocess.run([*command, "calls"], env=_environment(), capture_output=True, text=True, check=True)
+    return [
+        (name, number, {"Python calls": float(python), "C calls": float(c)})
+        for name, number, python, c in json.loads(child.stdout)
+    ]
 
 
-def _instructions(command: list[str]) -> dict[str, float]:
-    """Nothing where valgrind cannot run the child: it has little room for large memory maps."""
-    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    child = subprocess.run([*valgrind, *command, "uncounted"], env=child_environment(), capture_output=True, text=True)
-    found = re.search(r"Collected : (\d+)", child.stderr)
-    return {"instructions": float(found[1])} if found and child.returncode == 0 else {}
+def _sections(printed: str, parts: Sequence[Sequence[Part]]) -> list[Section]:
+    """With what was counted in the main thread, and in all of them; a part that is no section is before each."""
+    return [
+        (name, number, part[name in ASIDE])
+        for (name, number, _, _), part in zip(json.loads(printed), parts[1::2], strict=True)
+    ]
 
 
-def repeat(one: Library, path: Path, label: str, size: int, operation: str, number: str, *uncounted: str) -> None:
-    """Open the store, do an operation so many times, and print how many calls of Python and of C that were."""
-    bench = Bench(one, path, values_of(label), label, size, 0.0)
-    one.open(path)
-    if not one.on_disk:
-        one.load(dict(bench.entries(range(MORE))))
-    everything = bench.entries(range(size, size + MORE) if operation in NEW else range(MORE))
-    work = OPERATIONS[operation]
-    if operation in ("get, hot", "memoize, hit"):
-        work(one, everything[:100])
-    entries = everything[: int(number)]
-    counts = Counter[str]()
+def _system_calls(command: list[str]) -> list[Section]:
+    parts: list[tuple[Counter[str], Counter[str]]] = [(Counter(), Counter())]
+    with tempfile.NamedTemporaryFile(mode="r") as trace:
+        watched = ["strace", "-f", "-o", trace.name, *command, "no calls"]
+        child = subprocess.run(watched, env=_environment(), capture_output=True, text=True, check=True)
+        calls = re.findall(r"^(\d+) +([a-z]\w+)\(", trace.read(), re.MULTILINE)
+    for thread, name in calls:
+        if name == MARK:
+            parts.append((Counter(), Counter()))
+        else:
+            for part in parts[-1] if thread == calls[0][0] else parts[-1][1:]:
+                part[SYSTEM + name] += 1
+    return _sections(child.stdout, parts[:-1])
 
-    def see(_: Any, event: str, __: Any) -> None:
-        counts[event] += 1
 
-    if not uncounted:
-        sys.setprofile(see)
-    work(one, entries)
-    sys.setprofile(None)
-    print(counts["call"], counts["c_call"])
-    one.close()
+def _instructions(command: list[str]) -> list[Section]:
+    printed, parts = instructions.parts([*command, "no calls"], _environment())
+    return _sections(printed, [[{SPENT + name: n for name, n in one.items()} for one in part] for part in parts])
+
+
+def _imports(results: Results) -> None:
+    """Of modules in interpreters that do nothing else; compiled modules are there."""
+    for name, module in IMPORTS.items():
+        if is_installed(library(name)):
+            command = [sys.executable, "-c", f"import os; os.{MARK}(); import {module}; os.{MARK}()"]
+            subprocess.run(command, env=_environment(), check=True)
+            _, [_, (part, _)] = instructions.parts(command, _environment())
+            counts = {SPENT + where: float(number) for where, number in part.items()}
+            results.profile.setdefault(IMPORT, {}).setdefault(name, {}).update(counts)

@@ -23,7 +23,7 @@ class Results:
         fidelity: library -> what was put -> what came back.
         sizes: what SafeCodec and pickle make of values, in bytes.
         sealed: what seals make of them.
-        profile: library -> operation -> counts.
+        profile: operation -> library -> what was counted for one.
     """
 
     about: dict[str, str] = field(default_factory=dict)

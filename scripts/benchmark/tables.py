@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from benchmark import codecs, goals, seals
+from benchmark import codecs, goals, seals, spending
 from benchmark.operations import OPERATIONS
-from benchmark.profiling import line
 from benchmark.registry import BASE, LEAN, libraries
 from benchmark.results import Results
 from benchmark.timing import Cell, short
@@ -165,11 +164,6 @@ def sealing(results: Results) -> str:
     return seals.table(results.samples, results.sealed) if results.sealed else ""
 
 
-def profile(results: Results) -> str:
-    rows = [[name, op, line(counts)] for name, ops in results.profile.items() for op, counts in ops.items()]
-    return markdown(["library", "operation", "for one"], rows) if rows else ""
-
-
 TABLES: dict[str, Callable[[Results], str]] = {
     "about": about,
     "goals": goals.table,
@@ -184,7 +178,8 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "fidelity": fidelity,
     "codecs": coding,
     "seals": sealing,
-    "profile": profile,
+    "profile": spending.table,
+    "floors": spending.goals,
 }
 
 

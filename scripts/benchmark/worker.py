@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmark import mixing, profiling
+from benchmark import mixing, profiling, repeating
 from benchmark.registry import library
 
 
-def main(task: str, name: str, path: str, label: str, size: str, *rest: str) -> None:
+def main(task: str, name: str, path: str, *rest: str) -> None:
     """Run one task on the store of one library."""
-    one, place = library(name), Path(path)
     if task == "mixed":
-        mixing.work(one, place, label, int(size), float(rest[0]), int(rest[1]))
+        label, size, seconds, seed = rest
+        mixing.work(library(name), Path(path), label, int(size), float(seconds), int(seed))
     elif task == "repeat":
-        profiling.repeat(one, place, label, int(size), *rest)
+        repeating.repeat(profiling.repeated(name), Path(path), *rest)
 
 
 if __name__ == "__main__":
