@@ -15,7 +15,7 @@ import lmdb
 
 from benchmark import ours
 from benchmark.libraries import Library
-from persistdict.stores.lmdb.record import crc32  # type: ignore[attr-defined]  # which persistdict takes
+from persistdict.checksum import crc32
 
 __all__ = ["LARGE", "floors"]
 
