@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from persistdict.errors import NestedWriteError
-from persistdict.spans import Span
+from persistdict.spans import OWN, Span, space_head
 from persistdict.store import Capability, Transaction
 from persistdict.testing.base import StoreTests, kbs, key
 
@@ -47,6 +47,25 @@ class ManyTests(StoreTests):
             assert record is not None and expected is not None
             assert record[:4] + record[6:] == expected[:4] + expected[6:]
         assert other.labels() == [b"l"]
+
+    @pytest.mark.parametrize(
+        ("kb", "blob"),
+        [(key(8) * 80, b"v"), (key(8), b"large" * 20_000), (space_head("s") + key(8), b"v"), (key(3), b"again")],
+        ids=["a long key", "a large value", "of a space", "twice"],
+    )
+    def test_many_are_put_of_which_one_is_of_another_kind(self, kb: bytes, blob: bytes) -> None:
+        store, other = self.pair()
+        rows = {key(number): b"v" for number in range(700)} | {kb: blob}
+        batch = [(key(number), b"", 1, b"v") for number in range(700)]
+        batch.insert(350, (kb, b"", 1, blob))
+        store.update(lambda txn: txn.put_many(batch), size=700)
+        assert {record.kb: record.blob for record in other.scan()} == rows
+        assert [other.read(each)[1] for each in rows] == list(rows.values())  # type: ignore[index]
+        inside = Span(space_head("s"), space_head("t"))
+        assert (other.count(), other.count(OWN), other.count(inside)) == (
+            len(rows), len([each for each in rows if each in OWN]), len([each for each in rows if each in inside]),
+        )  # fmt: skip
+        assert store.verify().ok
 
     def test_many_are_put_with_a_time_limit_and_a_label(self) -> None:
         store, other = self.pair(idle=500)
