@@ -828,3 +828,17 @@ def test_a_store_of_the_first_format_has_no_quarantine_until_it_needs_one(tmp_pa
         flip(d, "e", seq_of(d, "key 5"))
         d.verify(repair=True)
         assert d._store.begin_data().get(b"q") is not None
+
+
+def test_new_entries_are_written_where_the_last_number_is_damaged_and_too_large(tmp_path):
+    """One by one, and many at once; they are found, and stay when the damage is mended."""
+    new = {f"new {n}": n for n in range(600)}
+    with filled(tmp_path / "d") as d:
+        before = dict(d)
+        put(d, "e", seq_bytes(1 << 62), b"damaged")
+        d["one"] = 1
+        d.flush()
+        d.update(new)
+        assert {key: d[key] for key in ("one", *new)} == {"one": 1, **new}
+        assert d.verify(repair=True).ok
+        assert dict(d) == {**before, "one": 1, **new}
