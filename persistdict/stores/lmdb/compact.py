@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sys
 
 import lmdb
@@ -36,6 +35,7 @@ from persistdict.stores.lmdb.folder import (
     identity,
     new_folder,
     permissions_of,
+    remove_folder,
     remove_leftovers,
     sync_folder,
 )
@@ -105,7 +105,7 @@ def _compact(env: Environment) -> int:
     finally:
         share()
         if new:
-            shutil.rmtree(new)
+            remove_folder(new)
 
 
 def _identity(env: Environment) -> tuple[int, int]:

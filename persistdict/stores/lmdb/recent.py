@@ -29,7 +29,6 @@ Invariants:
 
 import errno
 import os
-import shutil
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -48,6 +47,7 @@ from persistdict.stores.lmdb.folder import (
     make_folder,
     new_folder,
     permissions_of,
+    remove_folder,
 )
 from persistdict.stores.lmdb.layout import LAST_NUMBER, name_of
 from persistdict.stores.lmdb.opening import find_or_open, let_go, open_raw
@@ -127,7 +127,7 @@ def remove_stale(folder: str) -> None:
     current = os.path.basename(recent_folder(folder))
     for entry in list(os.scandir(folder)):
         if entry.name.startswith(PREFIX) and entry.name != current and entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
+            remove_folder(entry.path)
 
 
 def open_recent(
@@ -234,7 +234,7 @@ def _make(folder: str, path: str, base: bytes) -> None:
             os.rename(path, os.path.join(new, "old"))
         os.rename(made, path)
     finally:
-        shutil.rmtree(new)
+        remove_folder(new)
 
 
 def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:

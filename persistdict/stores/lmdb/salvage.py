@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
@@ -126,7 +125,7 @@ class _Target(Rows):
         folder = self.env.folder
         self.env.release()
         vars(self).clear()  # a database that is referred to keeps the environment open
-        shutil.rmtree(recent_folder(folder))
+        files.remove_folder(recent_folder(folder))
 
     def take_all(self, finds: Iterable[Find]) -> None:
         """Write records, some at a time."""

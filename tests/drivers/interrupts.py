@@ -1,0 +1,199 @@
+"""Ctrl-C at each moment of an operation, one at a time; afterwards everything must be as before it or as after it.
+
+A moment is where Python looks for signals, see interrupting.py. Looked at after each: what is there, for this process,
+for another thread and for another process, each of which writes too; that no thread is left; that nothing but the
+KeyboardInterrupt came out, and that it did; that no descriptor was closed that was not open. What Python gives no means
+to prevent: a descriptor that was opened and not yet noted stays open; those are counted.
+
+    interrupts.py FOLDER NAME... MOMENTS     so many moments of each operation, evenly, beginning anywhere; 0: all
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from drivers.interrupting import Interruption, descriptors, in_thread, threads_that_stay
+from drivers.interruptions import OPERATIONS, Case, Operation, open_one
+from drivers.running import ask_child, die_with_parent, faults_of, finish, preload, seed
+
+FAILURES = 5  # of one operation that are told
+STUCK = 60.0  # seconds
+MOST_LEFT_OPEN = 24  # descriptors, for each operation
+
+
+class Tally(NamedTuple):
+    """What was seen of one operation, up to its end or a failure."""
+
+    moments: int  # done
+    next: int  # where to go on; -1 at the end
+    failure: str
+    left_open: int
+
+
+class Neighbour:
+    """Another process, which opens the dictionary when asked, compares, writes and closes."""
+
+    def __init__(self) -> None:
+        to_child, from_child = os.pipe(), os.pipe()
+        if not os.fork():
+            try:
+                die_with_parent()
+                while asked := os.read(to_child[0], 1 << 16):
+                    os.write(from_child[1], self._look(asked.decode()).encode())
+            finally:
+                os._exit(0)
+        self._to, self._from = to_child[1], from_child[0]
+
+    def _look(self, folder: str) -> str:
+        try:
+            with open_one(folder, timeout=10) as d:
+                found = sorted(map(repr, d))
+                d["theirs"] = 1
+                del d["theirs"]
+            return f"{len(found)} {hash(tuple(found))}"
+        except BaseException as error:
+            return f"another process: {type(error).__name__}: {error}"
+
+    def see(self, folder: str, keys: Any) -> None:
+        """Have it look. Raises AssertionError unless it finds these keys."""
+        os.write(self._to, folder.encode())
+        told = os.read(self._from, 1 << 16).decode()
+        found = sorted(map(repr, keys))
+        assert told == f"{len(found)} {hash(tuple(found))}", told
+
+
+@contextmanager
+def closing_once() -> Iterator[list[str]]:
+    """Notes descriptors that are closed though they are not open."""
+    close, wrong = os.close, []
+
+    def watched(fd: int) -> None:
+        try:
+            close(fd)
+        except OSError as error:
+            wrong.append(f"closed {fd}: {error}")
+            raise
+
+    os.close = watched  # type: ignore[assignment]
+    try:
+        yield wrong
+    finally:
+        os.close = close
+
+
+def attempt(case: Case, operation: Operation, moment: int | None) -> Interruption:
+    """One operation, interrupted or not, and a look at everything afterwards."""
+    case.number += 1
+    operation.ready(case)
+    before = dict(case.model)
+    operation.change(case)
+    after, ran = dict(case.model), Interruption(moment)
+    with closing_once() as wrong:
+        try:
+            ran.run(lambda: operation.do(case))
+        except BaseException as error:
+            raise AssertionError(f"{ran.where}: {type(error).__name__}: {error}") from error
+        lost = ran.came and not ran.raised
+        assert ran.in_callback or not (lost or ran.ignored), f"{ran.where}: it did not come out; {ran.ignored}"
+        try:
+            operation.restore(case)
+            found = dict(case.d.items())
+            assert found in ((before, after) if ran.came else (after,)), f"found {str(found)[:300]}"
+            case.model = found
+            look_around(case, operation)
+        except BaseException as error:
+            raise AssertionError(f"{ran.where}: {type(error).__name__}: {error}") from error
+    assert not wrong, f"{ran.where}: {wrong}"
+    return ran
+
+
+def look_around(case: Case, operation: Operation) -> None:
+    """Whether others can go on."""
+    d = case.d
+
+    def use() -> None:
+        d["mine"] = 1
+        assert d.pop("mine") == 1
+        operation.others(case)
+
+    in_thread(use)
+    use()
+    left = threads_that_stay()
+    assert not left, left
+    if case.number % 10 == 0:
+        faults = faults_of(d)
+        assert not faults, faults
+    case.neighbour.see(case.folder, d)
+
+
+def run(folder: str, name: str, moment: int, stride: int) -> Tally:
+    """Every `stride`th moment from this one on, in a process of its own."""
+    operation, done = OPERATIONS[name], 0
+    case = Case(folder, Neighbour())
+    case.begin(operation)
+    attempt(case, operation, None)
+    open_before = len(descriptors())
+    while True:
+        faulthandler.dump_traceback_later(STUCK, exit=True)
+        try:
+            came = attempt(case, operation, moment).came
+        except AssertionError as error:
+            return Tally(done, moment + stride, f"{name}, moment {moment}: {error}"[:1500], 0)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        if not came:
+            break
+        done, moment = done + 1, moment + stride
+    gc.collect()
+    left_open = len(descriptors()) - open_before
+    failure = f"{name}: {left_open} descriptors were left open" if left_open > MOST_LEFT_OPEN else ""
+    return Tally(done, -1, failure, left_open)
+
+
+def moments_of(folder: str, name: str) -> int:
+    """How many there are."""
+    case = Case(folder, Neighbour())
+    case.begin(OPERATIONS[name])
+    attempt(case, OPERATIONS[name], None)
+    return attempt(case, OPERATIONS[name], None).moments
+
+
+def apart(folder: str, work: Callable[..., Any], *args: Any) -> Any:
+    """Do it in a child, in a new folder."""
+    os.mkdir(folder)
+    try:
+        return ask_child(lambda: work(os.path.join(folder, "d"), *args), f"{args}")
+    finally:
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    folder, *names, moments = sys.argv[1:]
+    preload()
+    draw = random.Random(seed())
+    counts: dict[str, Any] = {"seed": seed()}
+    failures: list[str] = []
+    for name in names or OPERATIONS:
+        many = apart(folder, moments_of, name)
+        stride = max(1, many // int(moments)) if int(moments) else 1
+        at, did, left, told = draw.randrange(stride), 0, 0, 0
+        while at >= 0 and told < FAILURES:
+            tally = Tally(*apart(folder, run, name, at, stride))
+            did, at, left = did + tally.moments, tally.next, max(left, tally.left_open)
+            if tally.failure:
+                failures.append(tally.failure)
+                told += 1
+        counts[name] = f"{did}/{many}" + (f" left open {left}" if left else "")
+    finish({**counts, "failures": failures})
+
+
+if __name__ == "__main__":
+    main()
