@@ -126,15 +126,25 @@ class Openable(Generic[K, V]):
         if isinstance(store, Unopened):
             self._store = CLOSED
             return
-        if finalizer is not None and finalizer.detach():
+        if finalizer is not None and finalizer.alive:
             store = bare_store(store)
             keeper = keeper_of(store)
             try:
-                close_store(store, self._log, wait=True)
-            finally:
-                self._front.clear()
-                self._log.info("closed")
+                if not finalizer.detach():
+                    return  # another thread is closing it
+                self._let_go(store)
+            except BaseException:
+                finalizer.detach()
+                store.close()  # both again: Ctrl-C may have come before they were done
+                raise
             keeper.raise_error()
+
+    def _let_go(self, store: Store) -> None:
+        try:
+            close_store(store, self._log, wait=True)
+        finally:
+            self._front.clear()
+            self._log.info("closed")
 
     def __enter__(self: S) -> S:
         return self

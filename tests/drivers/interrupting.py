@@ -23,6 +23,7 @@ LOOKING = {
     for number, name in enumerate(dis.opname)
     if name.startswith(("CALL", "RESUME")) or ("JUMP" in name and ("BACKWARD" in name or "ABSOLUTE" in name))
 }
+BEGIN, RAISED = -1, -2  # no instructions
 
 
 class Interruption:
@@ -59,20 +60,26 @@ class Interruption:
             sys.unraisablehook = hook
 
     def _note(self, what: Any) -> None:
-        self.ignored.append(f"{what.exc_type.__name__} in {what.object!r}"[:200])
+        if not issubclass(what.exc_type, ResourceWarning):  # of a socket that was not noted yet; it is closed now
+            self.ignored.append(f"{what.exc_type.__name__} in {what.object!r}"[:200])
 
     def _enter(self, frame: Any, event: str, _: Any) -> Any:
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        code, before = _instructions(frame.f_code), None  # None: it begins
+        code, handlers = _instructions(frame.f_code), _handlers(frame.f_code)
+        before = BEGIN  # where it was
 
         def step(frame: Any, event: str, _: Any) -> Any:
             nonlocal before
+            now = frame.f_lasti
             if event == "opcode":
-                if before is None or before in LOOKING:
+                # What is raised is raised by what looks, and there it must be caught by the same as here.
+                if before == BEGIN or (
+                    before >= 0 and code[before] in LOOKING and handlers.get(before) == handlers.get(now)
+                ):
                     self._look(frame)
-                before = code[frame.f_lasti]
+                before = now
             elif event == "exception":
-                before = 0  # what has raised has not looked
+                before = RAISED  # and has not looked
             return step
 
         return step
@@ -90,6 +97,15 @@ class Interruption:
 @cache
 def _instructions(code: CodeType) -> bytes:
     return code.co_code
+
+
+@cache
+def _handlers(code: CodeType) -> dict[int, int]:
+    """Where each instruction is led to by what it raises."""
+    if sys.version_info < (3, 11):
+        return {}  # there the end of `try` is an instruction
+    table: Any = dis._parse_exception_table(code)  # type: ignore[attr-defined]
+    return {at: entry.target for entry in table for at in range(entry.start, entry.end)}
 
 
 def descriptors() -> dict[int, str]:
