@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import os
+import signal
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ LOOKING = {
     for number, name in enumerate(dis.opname)
     if name.startswith(("CALL", "RESUME")) or ("JUMP" in name and ("BACKWARD" in name or "ABSOLUTE" in name))
 }
+CALLBACKS = ("WeakKeyDictionary", "WeakValueDictionary", "WeakSet", "finalize")
 BEGIN, RAISED = -1, -2  # no instructions
 
 
@@ -87,11 +89,50 @@ class Interruption:
     def _look(self, frame: Any) -> None:
         self.moments += 1
         if self.moments - 1 == self.moment:
-            self.came = True
-            self.in_callback = frame.f_code.co_filename.endswith(("/weakref.py", "/_weakrefset.py"))
-            stack = traceback.extract_stack(frame)[:-6:-1]
-            self.where = " < ".join(f"{os.path.basename(at.filename)}:{at.lineno} {at.name}" for at in stack)
+            self._say_where(frame)
             raise KeyboardInterrupt
+
+    def _say_where(self, frame: Any) -> None:
+        self.came = True
+        self.in_callback = frame.f_code.co_filename.endswith(("/weakref.py", "/_weakrefset.py"))
+        stack = traceback.extract_stack(frame)[:-6:-1]
+        self.where = " < ".join(f"{os.path.basename(at.filename)}:{at.lineno} {at.name}" for at in stack)
+
+
+class Alarm(Interruption):
+    """The same by a timer: so many seconds after the beginning, wherever Python or C is then; 0: never.
+
+    `seconds`: how long it took.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(None)
+        self._after, self.seconds = seconds, 0.0
+
+    def run(self, work: Callable[[], Any]) -> None:
+        """Do it. Raises what comes out of it, but the KeyboardInterrupt."""
+        hook, sys.unraisablehook = sys.unraisablehook, self._note
+        signal.signal(signal.SIGALRM, self._ring)
+        begun = time.perf_counter()
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, self._after)  # 0: never
+                work()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                self.seconds = time.perf_counter() - begun
+        except KeyboardInterrupt:
+            self.raised = True
+        finally:
+            sys.unraisablehook = hook
+
+    def _note(self, what: Any) -> None:
+        super()._note(what)
+        self.in_callback = self.in_callback or any(name in repr(what.object) for name in CALLBACKS)
+
+    def _ring(self, _: int, frame: Any) -> None:
+        self._say_where(frame)
+        raise KeyboardInterrupt
 
 
 @cache

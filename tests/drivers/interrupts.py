@@ -5,7 +5,8 @@ for another thread and for another process, each of which writes too; that no th
 KeyboardInterrupt came out, and that it did; that no descriptor was closed that was not open. What Python gives no means
 to prevent: a descriptor that was opened and not yet noted stays open; those are counted.
 
-    interrupts.py FOLDER NAME... MOMENTS     so many moments of each operation, evenly, beginning anywhere; 0: all
+    interrupts.py FOLDER step NAME... MOMENTS    so many moments of each operation, evenly, beginning anywhere; 0: all
+    interrupts.py FOLDER timer NAME... TIMES     so often, whenever a timer is over; then it may be within C, too
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from drivers.interrupting import Interruption, descriptors, in_thread, threads_that_stay
+from drivers.interrupting import Alarm, Interruption, descriptors, in_thread, threads_that_stay
 from drivers.interruptions import OPERATIONS, Case, Operation, open_one
 from drivers.running import WATCHDOG, ask_child, die_with_parent, faults_of, finish, hush, preload, seed
 
@@ -33,8 +34,8 @@ MOST_LEFT_OPEN = 24  # descriptors, for each operation
 class Tally(NamedTuple):
     """What was seen of one operation, up to its end or a failure."""
 
-    moments: int  # done
-    next: int  # the moment to go on with; -1 at the end
+    done: int  # interruptions that came
+    tried: int  # of the plan
     failure: str
     left_open: int
 
@@ -92,13 +93,13 @@ def closing_once() -> Iterator[list[str]]:
         os.close = close
 
 
-def attempt(case: Case, operation: Operation, moment: int | None) -> Interruption:
+def attempt(case: Case, operation: Operation, ran: Interruption) -> Interruption:
     """One operation, interrupted or not, and a look at everything afterwards."""
     case.number += 1
     operation.ready(case)
     before = dict(case.model)
     operation.change(case)
-    after, ran = dict(case.model), Interruption(moment)
+    after = dict(case.model)
     with closing_once() as wrong:
         try:
             ran.run(lambda: operation.do(case))
@@ -138,69 +139,81 @@ def look_around(case: Case, operation: Operation) -> None:
     case.neighbour.see(case.folder, d)
 
 
-def run(folder: str, name: str, moment: int, stride: int) -> Tally:
-    """Every `stride`th moment from this one on, in a process of its own."""
+def run(folder: str, name: str, plan: list[float], is_timed: bool) -> Tally:
+    """The operation, interrupted at these moments, or at these parts of the time that it takes."""
     operation, done = OPERATIONS[name], 0
     case = Case(folder, Neighbour(OPERATIONS[name].options))
     case.begin(operation)
-    attempt(case, operation, None)
+    taken = attempt(case, operation, Alarm(0)).seconds
     open_before, end = len(descriptors()), time.monotonic() + WATCHDOG / 3
-    while time.monotonic() < end:
+    for number, moment in enumerate(plan):
+        ran = Alarm(moment * taken) if is_timed else Interruption(int(moment))
         faulthandler.dump_traceback_later(STUCK, exit=True)
         try:
-            came = attempt(case, operation, moment).came
+            came = attempt(case, operation, ran).came
         except AssertionError as error:
-            return Tally(done, moment + stride, f"{name}, moment {moment}: {error}"[:1500], 0)
+            return Tally(done, number + 1, f"{name}, moment {moment:g}: {error}"[:1500], 0)
         finally:
             faulthandler.cancel_dump_traceback_later()
-        if not came:
-            moment = -1
-            break
-        done, moment = done + 1, moment + stride
+        if not (came or is_timed):
+            break  # it has no such moment, nor a later one
+        done += came
+        if time.monotonic() > end:
+            return Tally(done, number + 1, "", len(descriptors()) - open_before)
     gc.collect()
-    left_open = len(descriptors()) - open_before
-    return Tally(done, moment, "", left_open)
+    return Tally(done, len(plan), "", len(descriptors()) - open_before)
 
 
 def moments_of(folder: str, name: str) -> int:
     """How many there are."""
     case = Case(folder, Neighbour(OPERATIONS[name].options))
     case.begin(OPERATIONS[name])
-    attempt(case, OPERATIONS[name], None)
-    return attempt(case, OPERATIONS[name], None).moments
+    attempt(case, OPERATIONS[name], Interruption(None))
+    return attempt(case, OPERATIONS[name], Interruption(None)).moments
 
 
 def apart(folder: str, work: Callable[..., Any], *args: Any) -> Any:
     """Do it in a child, in a new folder."""
     os.mkdir(folder)
     try:
-        return ask_child(lambda: work(os.path.join(folder, "d"), *args), f"{args}")
+        return ask_child(lambda: work(os.path.join(folder, "d"), *args), f"{args[0]}")
     finally:
         shutil.rmtree(folder)
 
 
+def interrupt(folder: str, name: str, plan: list[float], is_timed: bool) -> tuple[int, int, list[str]]:
+    """All of a plan: how many interruptions came, the descriptors that were left open, and what has failed."""
+    done = left = 0
+    failures: list[str] = []
+    while plan and len(failures) < FAILURES:
+        tally = Tally(*apart(folder, run, name, plan, is_timed))
+        done, plan, left = done + tally.done, plan[tally.tried :], left + tally.left_open
+        failures += [tally.failure] * bool(tally.failure)
+    if left > MOST_LEFT_OPEN and not is_timed:
+        failures.append(f"{name}: {left} descriptors were left open")
+    return done, left, failures
+
+
 def main() -> None:
-    folder, *names, moments = sys.argv[1:]
+    folder, how, *names, number = sys.argv[1:]
     preload()
     hush()
     gc.freeze()
-    gc.disable()  # so that each moment is found again, and none is in a callback of the collector
     draw = random.Random(seed())
     counts: dict[str, Any] = {"seed": seed()}
     failures: list[str] = []
+    if how == "step":
+        gc.disable()  # so that each moment is found again, and none is in a callback of the collector
     for name in names or OPERATIONS:
-        many = apart(folder, moments_of, name)
-        stride = max(1, many // int(moments)) if int(moments) else 1
-        at, did, left, told = draw.randrange(stride), 0, 0, 0
-        while at >= 0 and told < FAILURES:
-            tally = Tally(*apart(folder, run, name, at, stride))
-            did, at, left = did + tally.moments, tally.next, left + tally.left_open
-            if tally.failure:
-                failures.append(tally.failure)
-                told += 1
-        if left > MOST_LEFT_OPEN:
-            failures.append(f"{name}: {left} descriptors were left open")
-        counts[name] = f"{did}/{many}" + (f" left open {left}" if left else "")
+        if how == "timer":
+            plan = [draw.uniform(0, 1) for _ in range(int(number))]
+        else:
+            many = int(apart(folder, moments_of, name))
+            stride = max(1, many // int(number)) if int(number) else 1
+            plan = [float(moment) for moment in range(draw.randrange(stride), 2 * many, stride)]
+        done, left, failed = interrupt(folder, name, plan, how == "timer")
+        failures += failed
+        counts[name] = f"{done} of {len(plan) if how == 'timer' else many}" + (f", left open {left}" if left else "")
     finish({**counts, "failures": failures})
 
 
