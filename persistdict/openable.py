@@ -84,7 +84,7 @@ class Openable(Generic[K, V]):
                 elif self._options.background_thread is False:
                     keeper_of(store).run_now(charge)
             except BaseException:
-                store.close()
+                self._abandon(store)
                 raise
             self._finalizer = finalizer_of(self, store)
             self._store, self._bounds = self._guarded(store), bounds
@@ -135,9 +135,16 @@ class Openable(Generic[K, V]):
                 self._let_go(store)
             except BaseException:
                 finalizer.detach()
-                store.close()  # both again: Ctrl-C may have come before they were done
+                self._abandon(store)  # all of it again: Ctrl-C may have come before it was done
                 raise
             keeper.raise_error()
+
+    def _abandon(self, store: Store) -> None:
+        """Let go of a store at once, whatever of it was taken into use."""
+        try:
+            keeper_of(store).remove(store, wait=False)
+        finally:
+            store.close()
 
     def _let_go(self, store: Store) -> None:
         try:

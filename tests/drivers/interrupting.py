@@ -33,7 +33,7 @@ class Interruption:
 
     Attributes:
         came: whether it was raised; else the work has fewer moments.
-        raised: whether it came out.
+        raised: what came out. An interactive Python keeps it too, with all frames, while others look around.
         moments: how many there were.
         where: the innermost functions at that moment, the last one first.
         ignored: what Python has swallowed, in finalisers and callbacks, with the exception.
@@ -43,7 +43,8 @@ class Interruption:
 
     def __init__(self, moment: int | None) -> None:
         self.moment = moment
-        self.came, self.raised, self.moments, self.where = False, False, 0, ""
+        self.came, self.moments, self.where = False, 0, ""
+        self.raised: KeyboardInterrupt | None = None
         self.ignored: list[str] = []
         self.in_callback = False
 
@@ -53,10 +54,10 @@ class Interruption:
         try:
             sys.settrace(self._enter)
             work()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if not self.came:
                 raise
-            self.raised = True
+            self.raised = error
         finally:
             sys.settrace(None)
             sys.unraisablehook = hook
@@ -120,9 +121,10 @@ class Alarm(Interruption):
                 work()
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, signal.SIG_IGN)  # also one that is on its way
                 self.seconds = time.perf_counter() - begun
-        except KeyboardInterrupt:
-            self.raised = True
+        except KeyboardInterrupt as error:
+            self.raised = error
         finally:
             sys.unraisablehook = hook
 

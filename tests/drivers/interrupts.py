@@ -155,13 +155,14 @@ def run(folder: str, name: str, plan: list[float], is_timed: bool) -> Tally:
             return Tally(done, number + 1, f"{name}, moment {moment:g}: {error}"[:1500], 0)
         finally:
             faulthandler.cancel_dump_traceback_later()
-        if not (came or is_timed):
-            break  # it has no such moment, nor a later one
         done += came
-        if time.monotonic() > end:
-            return Tally(done, number + 1, "", len(descriptors()) - open_before)
+        if not (came or is_timed):
+            number = len(plan)  # it has no such moment, nor a later one
+        if number == len(plan) or time.monotonic() > end:
+            break
+    del ran
     gc.collect()
-    return Tally(done, len(plan), "", len(descriptors()) - open_before)
+    return Tally(done, number + 1, "", len(descriptors()) - open_before)
 
 
 def moments_of(folder: str, name: str) -> int:

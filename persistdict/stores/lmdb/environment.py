@@ -153,9 +153,14 @@ class Environment(Trust):
         if self._id not in (None, stored):
             raise gone(self.folder, "the store was replaced by another")
         recent, self.base = recent_opener(self.folder, last, found, layout.note(raw, dbs, layout.REPLACED))
-        recent.reader_check()
-        if isinstance(recent, lmdb.Environment):
-            share(recent_folder(self.folder), recent)
+        try:
+            recent.reader_check()
+            if isinstance(recent, lmdb.Environment):
+                share(recent_folder(self.folder), recent)
+        except BaseException:
+            if isinstance(recent, lmdb.Environment):
+                let_go(recent)
+            raise
         self._id, self.durable = stored, -1
         self.settled = self.examined = self.unmarked = -1
         self.pending, self.armed, self.due = 0, False, float("inf")
