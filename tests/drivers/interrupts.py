@@ -162,6 +162,8 @@ def run(folder: str, name: str, plan: list[float], is_timed: bool) -> Tally:
             break
     del ran
     gc.collect()
+    case.open().close()  # an opening lets go of what interrupted ones have left
+    threads_that_stay()  # by which what was collected is closed
     return Tally(done, number + 1, "", len(descriptors()) - open_before)
 
 

@@ -158,7 +158,7 @@ class Environment(Trust):
             if isinstance(recent, lmdb.Environment):
                 share(recent_folder(self.folder), recent)
         except BaseException:
-            if isinstance(recent, lmdb.Environment):
+            if not self.read_only:
                 let_go(recent)
             raise
         self._id, self.durable = stored, -1
@@ -298,13 +298,13 @@ def open_environment(
     user: Any, path: str, map_size: int | None = None, timeout: float = TIMEOUT, permissions: int = files.PRIVATE
 ) -> Environment:
     """The environment of a folder, opened or made if need be, with these permissions. Its user needs to `release` it.
-
-    A user that is gone without that, for it was interrupted while it was made, counts for nothing.
+    A user that is gone without that, for Ctrl-C came while it was made, counts for nothing.
 
     Waits so many seconds for other processes. Raises UnsafePathError, NotAStoreError, MismatchError, OpenError or
     BusyError.
     """
     folder = files.prepare(path, permissions)
+    registry.let_go_of_unused()
     with registry.lock:
         environment: Environment | None = registry.find(folder)
         if environment is not None and environment.data.raw is None:

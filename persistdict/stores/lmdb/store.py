@@ -92,14 +92,15 @@ class LmdbStore(Writing, Integrity, Store):
         self.clock = clock
         if not network:
             check_filesystem(path)
-        self.env = open_environment(self, path, map_size, timeout, permissions)
-        self.touched = Uses() if counting else self.env.touched
-        self.read_only = self.env.read_only
-        self.shared = self.env
-        self.counts = Counts(self.env.removed)
-        self.place = self.env.folder
-        self.env.follow(self)
+        self.env = CLOSED
         try:
+            self.env = open_environment(self, path, map_size, timeout, permissions)
+            self.touched = Uses() if counting else self.env.touched
+            self.read_only = self.env.read_only
+            self.shared = self.env
+            self.counts = Counts(self.env.removed)
+            self.place = self.env.folder
+            self.env.follow(self)
             self.bind()
             self._check_limit()
         except BaseException:
