@@ -61,6 +61,8 @@ class Operation(NamedTuple):
     """`ready` comes before it and `restore` after it; `change` does to the model what `do` does to the dictionary.
 
     `others` must go on for this thread and for another one. What is `loose` may leave anything that `restore` allows.
+    `let_go`: of the exception, and so of all frames, before others look around: whoever holds a `with` whose end was
+    interrupted as it began holds the transaction, or the open handle.
     """
 
     do: Callable[[Case], Any]
@@ -70,6 +72,7 @@ class Operation(NamedTuple):
     others: Callable[[Case], Any] = nothing
     options: dict[str, Any] | None = None
     loose: bool = False
+    let_go: bool = False
 
 
 START = {"k": 0, "b": [2], "large": LARGE, **{n: bytes(500) for n in range(40)}}
@@ -321,7 +324,7 @@ OPERATIONS: dict[str, Operation] = {
     "count": Operation(
         lambda case: case.d.incr("count"), lambda case: case.model.update(count=case.model.get("count", 0) + 1)
     ),
-    "transaction": Operation(transact, transacted, ready=ready_to_transact),
+    "transaction": Operation(transact, transacted, ready=ready_to_transact, let_go=True),
     "flush": Operation(lambda case: case.d.flush(), ready=write_before),
     "verify": Operation(lambda case: case.d.verify(), ready=write_before),
     "close": Operation(close, ready=write_before, restore=close_again),
@@ -334,5 +337,5 @@ OPERATIONS: dict[str, Operation] = {
     "memoize": Operation(make_values, restore=memoize_again, others=memoize_again, loose=True),
     "evict": Operation(evict, restore=after_evictions, options={"max_entries": 80}, loose=True),
     "reseal": Operation(lambda case: case.d.reseal(), ready=ready_to_reseal, options={"encryption_key": KEYS}),
-    "background": Operation(work_in_background, wrote, others=see_upkeep, restore=settle),
+    "background": Operation(work_in_background, wrote, others=see_upkeep, restore=settle, let_go=True),
 }

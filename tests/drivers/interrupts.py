@@ -105,6 +105,8 @@ def attempt(case: Case, operation: Operation, ran: Interruption) -> Interruption
             ran.run(lambda: operation.do(case))
         except BaseException as error:
             raise AssertionError(f"{ran.where}: {type(error).__name__}: {error}") from error
+        if operation.let_go and ran.raised:
+            ran.raised = KeyboardInterrupt()
         lost = ran.came and not ran.raised
         assert ran.in_callback or not (lost or ran.ignored), f"{ran.where}: it did not come out; {ran.ignored}"
         try:
