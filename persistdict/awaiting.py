@@ -9,10 +9,10 @@ A task may be cancelled anywhere. What runs in a thread then goes on; the end of
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import inspect
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -162,8 +162,11 @@ class _Told:
 
 
 def _start(call: Any) -> None:
-    """Call it in a thread of its own, or here where the system gives no thread."""
+    """Call it in a thread of its own, or here where the system gives no thread.
+
+    By one call of C: Ctrl-C within that of `threading` would leave locks of its own held.
+    """
     try:
-        threading.Thread(target=call, name="persistdict-call", daemon=True).start()
+        _thread.start_new_thread(call, ())
     except RuntimeError:
         call()

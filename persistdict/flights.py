@@ -15,6 +15,8 @@ from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from typing import Any
 
+from persistdict.waking import Latch
+
 __all__ = ["Flight", "Place", "aboard", "board", "land"]
 
 Place = tuple[Hashable, bytes]  # the entries that are shared, and the key
@@ -30,7 +32,7 @@ class Flight:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.landed = threading.Event()
+        self.landed = Latch()
         self.outcome: Callable[[], Any] | None = None
         self._calls: list[Callable[[], object]] = []  # guarded by _lock
 
@@ -43,38 +45,36 @@ class Flight:
         if not waiting:
             call()
 
-    def _land(self) -> list[Callable[[], object]]:
-        self.landed.set()
-        calls, self._calls = self._calls, []
-        return calls
-
 
 _flights: dict[Place, Flight] = {}  # guarded by _lock
 _lock = threading.RLock()  # held for a few steps only; a signal handler may come in between
 aboard: ContextVar[tuple[Flight, ...]] = ContextVar("persistdict flights", default=())  # that called the code at hand
 
 
-def board(place: Place) -> tuple[Flight, bool]:
-    """The flight on a key, and whether it begins now and the caller flies it."""
+def board(mine: Flight) -> Flight:
+    """The flight on a key: the one that is under way, or if there is none, this one, which begins now."""
     with _lock:
-        flight = _flights.get(place)
-        if flight is not None:
-            return flight, False
-        flight = _flights[place] = Flight(place)
-        return flight, True
+        flight = _flights.get(mine.place)
+        if flight is None or flight.landed.is_set():
+            flight = _flights[mine.place] = mine
+        return flight
 
 
 def land(flight: Flight, outcome: Callable[[], Any] | None) -> None:
-    """End a flight; who waited gets the outcome, or if there is none, one of them begins another flight."""
+    """End a flight; who waited gets the outcome, or if there is none, one of them begins another flight.
+
+    May be called again, which does what was left undone if Ctrl-C came in between; the first outcome stays.
+    """
     with _lock:
-        if flight.landed.is_set():
-            return
         if _flights.get(flight.place) is flight:  # not in a forked child
             del _flights[flight.place]
-        flight.outcome = outcome
-        calls = flight._land()
-    for call in calls:
-        call()
+        if flight.outcome is None and not flight.landed.is_set():
+            flight.outcome = outcome
+        flight.landed.set()
+        calls = flight._calls
+    while calls:
+        calls[-1]()
+        del calls[-1:]
 
 
 def _after_fork_in_child() -> None:

@@ -27,6 +27,7 @@ from persistdict.log import Log
 from persistdict.processes import Process, is_alive, this_process
 from persistdict.spans import LEASE
 from persistdict.store import ABSENT, Condition, Receipt, Record
+from persistdict.waking import Bell, Errand
 
 __all__ = ["Lease", "lease_key"]
 
@@ -67,6 +68,7 @@ class Lease:
         self._lock = threading.Lock()  # held while the row is changed
         self._version: int | None = None  # of the row while it is ours; guarded by _lock
         self._ended = False  # guarded by _lock
+        self._writing = False  # whether it is being written, or that was interrupted; guarded by _lock
         self._pid = os.getpid()
         self._other: Record | None = None  # the row of another owner that was seen last
 
@@ -101,8 +103,10 @@ class Lease:
     def _put(self, when: Condition) -> None:
         process = this_process()
         blob = " ".join((self._token, str(process.pid), process.began or "-", process.place)).encode()
+        self._writing = True
         receipt = self._write(lambda: self._store.put(self.kb, b"", TAG, blob, self.seconds, when))
         self._version = None if receipt is None else receipt.version
+        self._writing = False
 
     def end(self) -> int | None:
         """Renew it no more. Returns the version of the row that is to be deleted, None if there is none of ours."""
@@ -110,9 +114,17 @@ class Lease:
             return None  # it is the parent's, and so is the lock, which somebody may hold there
         with self._lock:
             self._ended = True
+            if self._writing:
+                self._version, self._writing = self._find(), False
             version = self._version
         _held.pop(self._token, None)
         return version
+
+    def _find(self) -> int | None:
+        """The version of the row if it is ours: what has written it was interrupted, and does not say."""
+        record = self._store.get(self.kb)
+        holder = None if record is None else _holder(record.blob)
+        return record.version if record is not None and holder is not None and holder.token == self._token else None
 
     def release(self) -> None:
         """End it and delete the row, if it is ours."""
@@ -160,32 +172,33 @@ class _Renewals:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None  # guarded by _changed
+        self._lock = threading.Lock()
+        self._thread: Errand | None = None  # guarded by _lock
+        self._changed = Bell()
 
     def begin(self, seconds: float) -> None:
         """A lease of so many seconds was added."""
-        with self._changed:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="persistdict-leases", daemon=True)
-                self._thread.start()
-            elif seconds / 3 < TICK:
-                self._changed.notify()
+        with self._lock:
+            if self._thread is None or self._thread.is_over():
+                self._thread = Errand("persistdict-leases", self._run)
+            self._thread.begin()  # also one that was interrupted here before it began
+        if seconds / 3 < TICK:
+            self._changed.ring()
 
     def _run(self) -> None:
         due: dict[str, float] = {}  # by token: when to renew, time.monotonic
         while True:
-            with self._changed:
+            with self._lock:
                 held = dict(_held)
                 if not held:
                     self._thread = None
                     return
-                now = time.monotonic()
-                due = {token: due.get(token, now + lease.seconds / 3) for token, lease in held.items()}
-                pause = min(due.values()) - now
-                if pause > 0:
-                    self._changed.wait(min(pause, TICK))
-                    continue
+            now = time.monotonic()
+            due = {token: due.get(token, now + lease.seconds / 3) for token, lease in held.items()}
+            pause = min(due.values()) - now
+            if pause > 0:
+                self._changed.wait(min(pause, TICK))
+                continue
             for token, lease in held.items():
                 if due[token] <= now:
                     lease.renew_or_tell()

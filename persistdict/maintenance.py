@@ -24,6 +24,7 @@ from persistdict.log import Log
 from persistdict.statistics import TaskLog
 from persistdict.store import Store
 from persistdict.tasks import Charge, Pass, run_eviction, run_round
+from persistdict.waking import Bell, Errand, Latch
 
 __all__ = ["Keeper", "keeper_of"]
 
@@ -36,7 +37,7 @@ LONGEST = 0.1  # seconds
 class _Pace:
     """Between the steps of a pass in the background: rest, so that others get their turn, and do what is urgent."""
 
-    def __init__(self, stop: threading.Event, urgent: Callable[[], object]) -> None:
+    def __init__(self, stop: Latch, urgent: Callable[[], object]) -> None:
         self._stop, self._urgent = stop, urgent
         self._begun = time.monotonic()
 
@@ -55,8 +56,8 @@ class Keeper:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # the garbage collector may close a handle while it is held
         self._charges: dict[int, tuple[weakref.ref[Charge], float]] = {}  # by the store's id; guarded by _lock
-        self._thread: threading.Thread | None = None
-        self._stop, self._wake = threading.Event(), threading.Event()
+        self._thread: Errand | None = None
+        self._stop, self._wake = Latch(), Bell()
         self._error: BaseException | None = None
         self._sync_error: BaseException | None = None  # of the last sync, or a full disk
         self._next_round = 0.0  # time.monotonic
@@ -74,16 +75,25 @@ class Keeper:
 
     def remove(self, store: Store, *, wait: bool = True) -> None:
         """Look after a store no longer. If it was the last one, the thread ends; if `wait`, before this returns."""
+        try:
+            with self._lock:
+                self._charges.pop(id(store), None)
+            thread = self._end_if_idle()
+        finally:
+            self._end_if_idle()  # again: Ctrl-C may have come before it was told
+        if wait and thread is not None and not thread.is_here():
+            thread.wait()
+
+    def _end_if_idle(self) -> Errand | None:
+        """Have the thread end if there is nothing to look after. Gives the one that was told to."""
         with self._lock:
-            self._charges.pop(id(store), None)
             thread = self._thread
             if self._charges or thread is None:
-                return
-            self._thread = None
+                return None
             self._stop.set()
-            self._wake.set()
-        if wait and thread is not threading.current_thread():
-            thread.join()
+            self._wake.ring()
+            self._thread = None
+            return thread
 
     def is_entered(self) -> bool:
         """Whether this thread holds a lock of upkeep."""
@@ -92,31 +102,27 @@ class Keeper:
     def start(self) -> None:
         """Start the thread if it should run and does not."""
         with self._lock:
-            if self._charges and (self._thread is None or not self._thread.is_alive()):
-                self._stop, self._wake = threading.Event(), threading.Event()
-                self._thread = threading.Thread(
-                    target=_run,
-                    args=(weakref.ref(self), self._stop, self._wake),
-                    name="persistdict-upkeep",
-                    daemon=True,
-                )
-                self._thread.start()
+            if self._charges:
+                if self._thread is None or self._thread.is_over() or self._stop.is_set():
+                    self._stop, self._wake = stop, wake = Latch(), Bell()
+                    self._thread = Errand("persistdict-upkeep", partial(_run, weakref.ref(self), stop, wake))
+                self._thread.begin()  # also one that was interrupted here before it began
             self._next_round = 0.0
-            self._wake.set()
+            self._wake.ring()
 
     def sync_within(self, seconds: float) -> bool:
         """Make writes durable that late at the latest. Whether there is a thread that will."""
         thread = self._thread
-        if thread is None or not thread.is_alive():
+        if thread is None or not thread.is_under_way():
             return False
         self._next_sync = min(self._next_sync, time.monotonic() + seconds)
-        self._wake.set()
+        self._wake.ring()
         return True
 
     def evict_soon(self) -> None:
         """Make room for the next writes: a bound is near."""
         self._crowded = True
-        self._wake.set()
+        self._wake.ring()
 
     def raise_error(self, *, synced: bool = False) -> None:
         """Raise what went wrong in the background since the last call, once; if all is `synced` now, nothing else."""
@@ -130,7 +136,7 @@ class Keeper:
         if isinstance(self._error, CorruptEntryError):
             self._error = None
 
-    def step(self, stop: threading.Event) -> float | None:
+    def step(self, stop: Latch) -> float | None:
         """Do what is due. Returns the seconds until more is, None if there is nothing left to look after."""
         self._sync_if_due()
         if self._crowded:
@@ -165,7 +171,7 @@ class Keeper:
                     self._next_sync = time.monotonic() + RETRY
                 return
 
-    def _each(self, stop: threading.Event, work: Callable[..., object]) -> float | None:
+    def _each(self, stop: Latch, work: Callable[..., object]) -> float | None:
         """Do this for every store. Returns the seconds until the next round, None if no store is left."""
         with self._lock:
             charges = list(self._charges.items())
@@ -207,12 +213,11 @@ class Keeper:
         self._thread = None
 
 
-def _run(reference: weakref.ref[Keeper], stop: threading.Event, wake: threading.Event) -> None:
+def _run(reference: weakref.ref[Keeper], stop: Latch, wake: Bell) -> None:
     """Rounds, until told to stop or nothing is left. `wake` begins the next one early."""
     wait: float | None = 0.0
     while wait is not None:
-        wake.wait(min(wait, threading.TIMEOUT_MAX))
-        wake.clear()
+        wake.wait(wait)
         keeper = reference()
         if keeper is None or stop.is_set():
             return
@@ -230,9 +235,10 @@ def keeper_of(store: Store) -> Keeper:
     with _keepers_lock:
         keeper = _keepers.get(shared)
         if keeper is None:
-            keeper = _keepers[shared] = Keeper()
+            keeper = Keeper()
             store.on_reopen(keeper.start)
             store.on_unsynced(keeper.sync_within)
+            _keepers[shared] = keeper  # last: it is either known with all of this, or not at all
         return keeper
 
 

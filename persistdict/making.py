@@ -95,8 +95,6 @@ class Making:
         anew: whether a value that is there does not do.
     """
 
-    flight: Flight
-
     def __init__(
         self,
         home: Core[Any, Any],
@@ -110,6 +108,7 @@ class Making:
         home._opened()
         self.store: Any = home._store  # as the mode of the dictionary lets it be used
         self.seen, self.anew = seen, anew
+        self.flight = self._mine = Flight((self.store.shared, self.kb))
         self.lease: Lease | None = None
         self._until = None if terms.timeout is None else time.monotonic() + terms.timeout
         self._begun = 0.0
@@ -125,7 +124,10 @@ class Making:
 
     def board_unless_busy(self) -> bool:
         """Whether this call flies; if not, another one of this process does."""
-        self.flight, flies = board((self.store.shared, self.kb))
+        if self._mine.landed.is_set():  # that of an earlier attempt
+            self._mine = Flight(self._mine.place)
+        self.flight = board(self._mine)
+        flies = self.flight is self._mine
         if flies and Capability.SHARED in self.store.capabilities:
             write = partial(self.home._write, account=_changed_no_entry, confirm=False)  # it need not outlive a crash
             self.lease = Lease(self.store, self.kb, self.terms.lease, write, self.home._log)
@@ -229,32 +231,38 @@ class Making:
                 self.lease.release()
                 self.lease = None
         finally:
-            land(self.flight, outcome)
+            land(self._mine, outcome)
 
     # In threads
 
     def run(self, factory: Callable[[], Any]) -> Any:
         """The value, made by this call or by another one. Waits in this thread."""
-        while not self.board():
-            if not self.flight.landed.wait(self.remaining()):
-                self.remaining()
-            if self.flight.outcome is not None and not self.anew:
-                return self.flight.outcome()
-        return self._fly(factory, self._obtain)
+        try:
+            while not self.board():
+                if not self.flight.landed.wait(self.remaining()):
+                    self.remaining()
+                if self.flight.outcome is not None and not self.anew:
+                    return self.flight.outcome()
+            return self._fly(factory, self._obtain)
+        except BaseException:
+            self.finish()  # again: Ctrl-C may have come before anything was begun, or in the middle of the end
+            raise
 
     def run_unless_busy(self, factory: Callable[[], Any], old: Any) -> Any:
         """The value, made anew by this call; `old` if another one is at it. See `get_or_create` for what fails."""
-        if not self.board_unless_busy():
-            return old
         try:
-            if not self.attempt():
+            if not self.board_unless_busy():
                 return old
-            return self._fly(factory, self.look)
-        except Exception as error:
-            self.warn(error)
-            return old
-        finally:
-            self.finish()
+            try:
+                return self._fly(factory, self.look) if self.attempt() else old
+            except Exception as error:
+                self.warn(error)
+                return old
+            finally:
+                self.finish()
+        except BaseException:
+            self.finish()  # again, as above
+            raise
 
     def warn(self, error: Exception) -> None:
         """Tell that an early computation failed; the entry is still there."""

@@ -84,7 +84,7 @@ class Openable(Generic[K, V]):
                 elif self._options.background_thread is False:
                     keeper_of(store).run_now(charge)
             except BaseException:
-                store.close()
+                self._abandon(store)
                 raise
             self._finalizer = finalizer_of(self, store)
             self._store, self._bounds = self._guarded(store), bounds
@@ -126,15 +126,32 @@ class Openable(Generic[K, V]):
         if isinstance(store, Unopened):
             self._store = CLOSED
             return
-        if finalizer is not None and finalizer.detach():
+        if finalizer is not None and finalizer.alive:
             store = bare_store(store)
             keeper = keeper_of(store)
             try:
-                close_store(store, self._log, wait=True)
-            finally:
-                self._front.clear()
-                self._log.info("closed")
+                if not finalizer.detach():
+                    return  # another thread is closing it
+                self._let_go(store)
+            except BaseException:
+                finalizer.detach()
+                self._abandon(store)  # all of it again: Ctrl-C may have come before it was done
+                raise
             keeper.raise_error()
+
+    def _abandon(self, store: Store) -> None:
+        """Let go of a store at once, whatever of it was taken into use."""
+        try:
+            keeper_of(store).remove(store, wait=False)
+        finally:
+            store.close()
+
+    def _let_go(self, store: Store) -> None:
+        try:
+            close_store(store, self._log, wait=True)
+        finally:
+            self._front.clear()
+            self._log.info("closed")
 
     def __enter__(self: S) -> S:
         return self

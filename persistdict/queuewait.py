@@ -4,8 +4,8 @@ Who waits is woken at once by what happens in its own process. What others do sh
 commit, which costs next to nothing to ask for; it is compared after pauses that grow from 1 to 50 ms. So a wake-up that
 goes astray costs 50 ms at most.
 
-Threads: any number wait. `_lock` guards the table of signals; `Signal.condition` the count of its wake-ups. Both are
-held for moments only. A forked child inherits nobody who waits.
+Threads: any number wait. `_lock` guards the table of signals; it is held for moments only. Each who waits has a bell of
+his own (waking.py), so Ctrl-C in one of them is nothing to the others. A forked child inherits nobody who waits.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from types import TracebackType
+
+from persistdict.waking import Bell
 
 __all__ = ["Waiter", "wake"]
 
@@ -25,7 +29,7 @@ class Signal:
     """What those wait for who wait for the same."""
 
     def __init__(self) -> None:
-        self.condition = threading.Condition(threading.Lock())
+        self.bells: deque[Bell] = deque()  # of those who wait; each operation on it is one step
         self.waiting = 0  # guarded by `_lock`
         self.count = 0
 
@@ -39,10 +43,12 @@ def wake(key: Hashable, many: int) -> None:
     if key in _signals:
         with _lock:
             signal = _signals.get(key)
-        if signal is not None:
-            with signal.condition:
+            if signal is not None:
                 signal.count += 1
-                signal.condition.notify(many)
+        while signal is not None and many and signal.bells:
+            with suppress(IndexError):
+                signal.bells.popleft().ring()
+            many -= 1
 
 
 class Waiter:
@@ -76,15 +82,22 @@ class Waiter:
 
     def wait(self, looked: int, is_changed: Callable[[], bool]) -> bool:
         """Until somebody wakes us, or others have changed something. False if it is time to give up."""
-        condition = self._signal.condition
         while (left := self._end - time.monotonic()) > 0:
-            with condition:
-                if self._signal.count != looked or condition.wait(min(self._pause, left)):
-                    return True
+            if self._is_woken(looked, min(self._pause, left)):
+                return True
             self._pause = min(2 * self._pause, LONGEST)
             if is_changed():
                 return True
         return False
+
+    def _is_woken(self, looked: int, seconds: float) -> bool:
+        bell, signal = Bell(), self._signal
+        try:
+            signal.bells.append(bell)  # first, and then look
+            return signal.count != looked or bell.wait(seconds)
+        finally:
+            with suppress(ValueError):
+                signal.bells.remove(bell)
 
 
 def _after_fork_in_child() -> None:

@@ -21,8 +21,7 @@ to `update`, which must be quick, must not touch the store by another way, and m
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Hashable, Iterator
 from typing import TypeVar
 
 from persistdict.bounded import Evictable
@@ -232,8 +231,10 @@ class Store(Counted, Clocked, Evictable):
     def tidy(self) -> None:  # most stores have nothing to tidy
         """Free what users that died have left behind."""
 
-    def turn(self) -> AbstractContextManager[object]:
-        """Within this, no other thread or process that shares the store is within it; plain writes go on.
+    def turn(self) -> Generator[None, None, None]:
+        """From its `next` to its `close`, no other thread or process that shares the store has it; plain writes go on.
+
+        Not a context manager: `close` may be called at any time, also if Ctrl-C has interrupted the beginning.
 
         Raises BusyError if it took too long to come in, NestedWriteError within one of the same thread.
         """

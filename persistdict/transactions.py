@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import weakref
@@ -109,7 +108,7 @@ class _Block:
 
     def __init__(self, owner: Transactions[Any, Any]) -> None:
         self._owner, self._root = owner, owner._root
-        self._turn = contextlib.ExitStack()
+        self._turn: Any = None  # see Store.turn
 
     # Without annotations: what decorates functions must not put a frame of its own between this and the caller's.
     def __enter__(self):  # type: ignore[no-untyped-def]
@@ -119,7 +118,8 @@ class _Block:
             routed = root._store
             self._outer = routed.of(self._thread) if isinstance(routed, Routed) else None
             if self._outer is None:
-                self._turn.enter_context(root._opened().turn())
+                self._turn = root._opened().turn()
+                next(self._turn)
             else:
                 self._outer.beginning.check()
             with root._write_lock:
@@ -148,7 +148,8 @@ class _Block:
         try:
             self._leave()
         finally:
-            self._turn.close()
+            if self._turn is not None:
+                self._turn.close()
             if self._pid:
                 self._beginning.forget()
 

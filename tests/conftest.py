@@ -2,15 +2,21 @@
 
 import gc
 import os
+import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typechecking import check_types_of
 
 check_types_of("persistdict")
 
+import persistdict  # noqa: E402
 from persistdict import PersistDict  # noqa: E402 - checked from here on
+
+HOME = str(Path(persistdict.__file__).parent)
 
 
 def open_files() -> set[str]:
@@ -24,9 +30,17 @@ def open_files() -> set[str]:
     return {name for name in found if name.endswith((".mdb", "gate.lock", "flags.map"))}
 
 
-def threads_of_ours() -> set[threading.Thread]:
-    """The threads of the package that run."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith("persistdict")}
+def threads_of_ours() -> set[str]:
+    """The threads of the package that run, those that `threading` knows by name and those that it does not."""
+    known = {str(thread) for thread in threading.enumerate() if thread.name.startswith("persistdict")}
+    return known | {where for frame in sys._current_frames().values() if (where := outermost(frame)).startswith(HOME)}
+
+
+def outermost(frame: Any) -> str:
+    """Where a thread has begun."""
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}: {frame.f_code.co_name}"
 
 
 def pytest_collection_finish():

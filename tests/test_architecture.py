@@ -12,7 +12,7 @@ import persistdict
 ROOT = Path(persistdict.__file__).parent
 # A module may import from its own room and from those to the left of it.
 ROOMS = [
-    ["checksum", "errors", "forking", "log", "flights", "turn"],
+    ["checksum", "errors", "forking", "log", "flights", "turn", "waking"],
     ["entry", "keys", "codecs", "lru", "records", "reports", "setviews", "spans", "statistics"],
     ["canonical", "binding", "requests"],
     ["bounded", "clocked"],

@@ -239,7 +239,7 @@ def test_what_is_not_stored_is_shared_with_those_who_wait(d):
 
 
 def _waiting_for(flight):
-    return len(flight.landed._cond._waiters)
+    return len(flight.landed._bells)
 
 
 def test_the_thread_of_renewals_is_there_while_something_is_computed(tmp_path):

@@ -451,3 +451,21 @@ def test_a_refused_opening_leaves_the_store_usable(tmp_path):
         with pytest.raises(ValueError, match="with it, not with"):
             opened(tmp_path / "d", codec="json")
         assert dict(d) == {"k": 1}
+
+
+@posix_only
+def test_removing_a_folder_follows_no_link(tmp_path):
+    """What links in it lead to stays; and a link in its own place is refused."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").touch()
+    (tmp_path / "ours" / "inner").mkdir(parents=True)
+    (tmp_path / "ours" / "inner" / "file").touch()
+    (tmp_path / "ours" / "folder").symlink_to(tmp_path / "theirs")
+    (tmp_path / "ours" / "file").symlink_to(tmp_path / "theirs" / "file")
+    folders.remove_folder(str(tmp_path / "ours"))
+    (tmp_path / "ours").symlink_to(tmp_path / "theirs")
+    with pytest.raises(OSError):
+        folders.remove_folder(str(tmp_path / "ours"))
+    (tmp_path / "ours").unlink()
+    folders.remove_folder(str(tmp_path / "ours"))
+    assert os.listdir(tmp_path / "theirs") == ["file"]

@@ -15,6 +15,7 @@ from persistdict.stores.lmdb.gate import EVICTION
 from persistdict.stores.lmdb.pieces import piece_key
 from persistdict.tasks import Charge, check_all, expire_all, purpose_of, run_round
 from persistdict.testing import Clock
+from persistdict.waking import Latch
 
 
 def upkeep_threads():
@@ -174,7 +175,7 @@ def test_a_keeper_forgets_stores_that_are_gone():
     keeper._charges[1] = (weakref.ref(d._charge), 5.0)
     del d
     gc.collect()
-    assert keeper.step(threading.Event()) is None
+    assert keeper.step(Latch()) is None
 
 
 def test_logs_show_neither_keys_nor_values(tmp_path):
@@ -391,7 +392,7 @@ def test_the_thread_rests_four_times_as_long_as_a_step_took(monkeypatch):
 
     now, rests, urgent = [100.0], [], []
 
-    class Stop(threading.Event):
+    class Stop(Latch):
         def wait(self, seconds=None):
             rests.append(round(seconds, 6))
             now[0] += seconds

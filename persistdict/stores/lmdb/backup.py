@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 
 import lmdb
 
@@ -20,7 +19,15 @@ from persistdict.stores.lmdb.copying import copy_compacted
 from persistdict.stores.lmdb.drain import Recent, apply_recent, recent_writes
 from persistdict.stores.lmdb.engine import NotOpen
 from persistdict.stores.lmdb.failures import translated
-from persistdict.stores.lmdb.folder import DATA, PRIVATE, make_folder, make_parents, resolve, sync_folder
+from persistdict.stores.lmdb.folder import (
+    DATA,
+    PRIVATE,
+    make_folder,
+    make_parents,
+    remove_folder,
+    resolve,
+    sync_folder,
+)
 from persistdict.stores.lmdb.opening import open_alone
 from persistdict.stores.lmdb.pair import Pair
 from persistdict.stores.lmdb.rows import Rows
@@ -54,8 +61,7 @@ def back_up(rows: Pair, path: str) -> int:
             os.rename(new, target)
             sync_folder(parent)
         finally:
-            if os.path.lexists(new):
-                shutil.rmtree(new)
+            remove_folder(new)
     except OSError as error:
         if isinstance(error, PersistDictError):
             raise

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sys
 
 import lmdb
@@ -36,11 +35,12 @@ from persistdict.stores.lmdb.folder import (
     identity,
     new_folder,
     permissions_of,
+    remove_folder,
     remove_leftovers,
     sync_folder,
 )
 from persistdict.stores.lmdb.gate import USERS, Patience
-from persistdict.stores.lmdb.opening import find_or_open, open_alone, unshare
+from persistdict.stores.lmdb.opening import find_or_open, let_go, open_alone, unshare
 from persistdict.stores.lmdb.recent import belong_to
 from persistdict.stores.lmdb.rows import Rows
 
@@ -105,7 +105,7 @@ def _compact(env: Environment) -> int:
     finally:
         share()
         if new:
-            shutil.rmtree(new)
+            remove_folder(new)
 
 
 def _identity(env: Environment) -> tuple[int, int]:
@@ -136,7 +136,11 @@ def _exchange(env: Environment, folder: str, old: tuple[int, int]) -> None:
     os.rename(os.path.join(folder, DATA), os.path.join(env.folder, DATA))
     sync_folder(env.folder)
     raw = find_or_open(env.folder, env.map_size)
-    env.take_up(raw, layout.adopt(raw, env.folder)[0])
+    try:
+        env.take_up(raw, layout.adopt(raw, env.folder)[0])
+    except BaseException:
+        let_go(raw)
+        raise
     registry.unregister(env, but=new)
     env.recent.write(belong_to, env.base, new)
 

@@ -4,15 +4,21 @@ LMDB writes the copy, in a thread of its own, into a pipe; this thread takes it 
 a long copy at once, and what is wrong with the target is told by the operating system and not by LMDB. The pipe is a
 pair of sockets, whose ends are shut rather than closed: that holds for the duplicates in forked children too.
 
+Ctrl-C may come between any two instructions of this thread. So the other one is begun by one call of C (`_thread`:
+that of `threading` leaves locks of its own held), and who takes the work out of its list, which one of the two can,
+either does it or closes its end.
+
 Assumption of LMDB (py-lmdb 3): an environment that is copied is not remapped or closed before the copy is done.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import socket
 import sys
-import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lmdb
@@ -34,29 +40,57 @@ def copy_compacted(raw: lmdb.Environment, txn: Any, path: str, permissions: int)
         with open(path, "r+b") as file:
             os.fsync(file.fileno())
         return
-    fd = make_file(path, permissions)
-    with open(fd, "wb") as file:
+    with open(path, "wb", opener=lambda path, _: make_file(path, permissions)) as file:
         failed = _stream(raw, txn, file)
         if failed:
             raise failed[0]
         file.flush()
-        os.fsync(fd)
+        os.fsync(file.fileno())
 
 
 def _stream(raw: lmdb.Environment, txn: Any, file: Any) -> list[BaseException]:
     giving, taking = socket.socketpair()
     failed: list[BaseException] = []
-    thread = threading.Thread(target=_give, args=(raw, txn, giving, failed), name="persistdict-copy", daemon=True)
+    work: list[Callable[[], object]] = [partial(_give, raw, txn, giving, failed)]
+    done = _thread.allocate_lock()
     with taking:
+        done.acquire()
         try:
-            thread.start()
+            _thread.start_new_thread(_do, (work, done))
             while part := taking.recv(PART):
                 file.write(part)
         finally:
             taking.shutdown(socket.SHUT_RDWR)  # if it is not done it cannot go on
-            if thread.is_alive():  # else it is done, or was about to start when this was interrupted, and ends at once
-                thread.join()
+            try:
+                work.pop()
+            except IndexError:
+                _wait(done)
+            else:  # it was not begun; if it begins now, it finds nothing to do
+                giving.close()
     return failed
+
+
+def _do(work: list[Callable[[], object]], done: _thread.LockType) -> None:
+    """Do the work, unless it was taken away; then let go of it, and tell."""
+    try:
+        work.pop()()
+    except IndexError:
+        return
+    finally:
+        done.release()
+
+
+def _wait(done: _thread.LockType) -> None:
+    """Wait for the end; Ctrl-C, once more, does not end that, for it is near and what follows is not safe before."""
+    interrupted: BaseException | None = None
+    while True:
+        try:
+            with done:  # and not `acquire`, behind which it may be held or not
+                break
+        except BaseException as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def _give(raw: lmdb.Environment, txn: Any, giving: socket.socket, failed: list[BaseException]) -> None:

@@ -58,8 +58,12 @@ class Durable(Pair):
         """See to it that somebody drains in time."""
         if self.interval:  # else whoever writes waits for it, see `confirm`
             env.armed = True
-            if True not in [call(self.interval) for call in env.unsynced]:
-                env.due = time.monotonic() + self.interval
+            try:
+                if True not in [call(self.interval) for call in env.unsynced]:
+                    env.due = time.monotonic() + self.interval
+            except BaseException:  # interrupted: the next write sees to it
+                env.armed = False
+                raise
 
     def confirm(self, commit: int) -> None:
         if self.interval:

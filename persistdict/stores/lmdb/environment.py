@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -74,7 +75,7 @@ class Environment(Trust):
     def __init__(self, folder: str, map_size: int | None, timeout: float, permissions: int = files.PRIVATE) -> None:
         super().__init__()
         self.folder = folder
-        self.users = 0  # guarded by the registry's lock
+        self.users: weakref.WeakSet[Any] = weakref.WeakSet()  # guarded by the registry's lock
         self.base = 0
         self.identity: tuple[int, int] | None = None
         self.dbs: dict[str, Any] = {}
@@ -152,9 +153,14 @@ class Environment(Trust):
         if self._id not in (None, stored):
             raise gone(self.folder, "the store was replaced by another")
         recent, self.base = recent_opener(self.folder, last, found, layout.note(raw, dbs, layout.REPLACED))
-        recent.reader_check()
-        if isinstance(recent, lmdb.Environment):
-            share(recent_folder(self.folder), recent)
+        try:
+            recent.reader_check()
+            if isinstance(recent, lmdb.Environment):
+                share(recent_folder(self.folder), recent)
+        except BaseException:
+            if not self.read_only:
+                let_go(recent)
+            raise
         self._id, self.durable = stored, -1
         self.settled = self.examined = self.unmarked = -1
         self.pending, self.armed, self.due = 0, False, float("inf")
@@ -248,10 +254,10 @@ class Environment(Trust):
         """Whether this thread holds one of the locks."""
         return any(map(is_held_here, (self.data.lock, self.recent.lock, registry.lock)))
 
-    def release(self) -> None:
-        """One handle less; the last one lets go of the environments."""
+    def release(self, user: Any) -> None:
+        """One user less; the last one lets go of the environments. May be called again, if it was interrupted."""
         with registry.lock:
-            self.users -= 1
+            self.users.discard(user)
             if self.users:
                 return
             with self.data.lock, self.recent.lock:
@@ -289,14 +295,16 @@ class Environment(Trust):
 
 
 def open_environment(
-    path: str, map_size: int | None = None, timeout: float = TIMEOUT, permissions: int = files.PRIVATE
+    user: Any, path: str, map_size: int | None = None, timeout: float = TIMEOUT, permissions: int = files.PRIVATE
 ) -> Environment:
-    """The environment of a folder, opened or made if need be, with these permissions. Every call needs a `release`.
+    """The environment of a folder, opened or made if need be, with these permissions. Its user needs to `release` it.
+    A user that is gone without that, for Ctrl-C came while it was made, counts for nothing.
 
     Waits so many seconds for other processes. Raises UnsafePathError, NotAStoreError, MismatchError, OpenError or
     BusyError.
     """
     folder = files.prepare(path, permissions)
+    registry.let_go_of_unused()
     with registry.lock:
         environment: Environment | None = registry.find(folder)
         if environment is not None and environment.data.raw is None:
@@ -308,7 +316,7 @@ def open_environment(
         if environment is None:
             environment = Environment(folder, map_size, timeout, permissions)
             registry.register(environment, files.identity(folder))
-        environment.users += 1
+        environment.users.add(user)
         return environment
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -84,28 +84,39 @@ class Evicting(Durable, Evictable):
         with self.env.recent.evicting, self._alone(EVICTION, TIMEOUT, "did not finish an eviction"):
             yield
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        env = self.env
-        wish = Wish()
+    def turn(self) -> Generator[None, None, None]:
+        env, wish = self.env, Wish()
+        _, free = env.gate.lock(TRANSACTION)
+        process = os.getpid()
         try:
             env.turn.take(wish, self.timeout, self.place)
-            with self._alone(TRANSACTION, self.timeout, "did not finish a transaction"):
+            try:
+                self._hold(TRANSACTION, self.timeout, "did not finish a transaction")
                 yield
+            finally:
+                if os.getpid() == process:
+                    with suppress(OSError):  # the file was closed meanwhile, and the lock went with it
+                        free()
         finally:
             env.turn.give(wish)
+
+    def _hold(self, byte: int, timeout: float, what: str) -> None:
+        """Wait for a lock of the gate, behind a thread lock."""
+        hold, _ = self.env.gate.lock(byte)
+        patience = Patience(self.env.gate, byte, timeout, self.place, what)
+        while not self.env.read_only:
+            with suppress(BlockingIOError):
+                hold()
+                break
+            patience.pause()
 
     @contextmanager
     def _alone(self, byte: int, timeout: float, what: str) -> Iterator[None]:
         """Hold a lock of the gate, behind a thread lock."""
-        hold, free = self.env.gate.lock(byte)
-        patience, process = Patience(self.env.gate, byte, timeout, self.place, what), os.getpid()
+        _, free = self.env.gate.lock(byte)
+        process = os.getpid()
         try:
-            while not self.env.read_only:
-                with suppress(BlockingIOError):
-                    hold()
-                    break
-                patience.pause()
+            self._hold(byte, timeout, what)
             yield
         finally:
             if os.getpid() == process:

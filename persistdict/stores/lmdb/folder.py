@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable
 
@@ -41,6 +40,7 @@ __all__ = [
     "open_own",
     "permissions_of",
     "prepare",
+    "remove_folder",
     "remove_leftovers",
     "resolve",
     "sync_folder",
@@ -120,7 +120,7 @@ def check_files(folder: str) -> None:
         check_file(os.path.join(folder, name), status)
 
 
-# Making files
+# Making files and folders, and removing them
 
 
 def permissions_of(folder: str) -> int:
@@ -193,6 +193,39 @@ def new_folder(folder: str) -> str:
     return path
 
 
+def remove_folder(path: str) -> None:
+    """Remove a folder that was made here, with all that is in it. What is gone already is as good; no link is followed.
+
+    Not shutil.rmtree: interrupted by Ctrl-C in the wrong moment, that closes a descriptor a second time, which may be
+    another file's by then.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if _BY_FOLDER:
+            _empty(path, None)
+        else:
+            for entry in list(os.scandir(path)):
+                remove_folder(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+        os.rmdir(path)
+
+
+_BY_FOLDER = {os.open, os.stat, os.unlink, os.rmdir} <= os.supports_dir_fd and os.listdir in os.supports_fd
+
+
+def _empty(name: str, place: int | None) -> None:
+    """Remove what is in a folder, known by its descriptor, so that nobody can put a link in its place meanwhile."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+    try:
+        for inner in os.listdir(fd):
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISDIR(os.stat(inner, dir_fd=fd, follow_symlinks=False).st_mode):
+                    _empty(inner, fd)
+                    os.rmdir(inner, dir_fd=fd)
+                else:
+                    os.unlink(inner, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
 def open_own(path: str, what: str, permissions: int = PRIVATE) -> int:
     """Open a file of a store for reading and writing, made if need be; a descriptor. `what`: for the error.
 
@@ -238,7 +271,7 @@ def remove_leftovers(folder: str) -> None:
     """Remove what makers of a database left behind that died. Needs the gate: whoever holds it is the only maker."""
     for entry in list(os.scandir(folder)):
         if entry.name.startswith(NEW) and entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
+            remove_folder(entry.path)
 
 
 def create_data(folder: str, make: Callable[[str], None]) -> None:
@@ -254,7 +287,7 @@ def create_data(folder: str, make: Callable[[str], None]) -> None:
         sync_folder(folder)
         sync_folder(os.path.dirname(folder))
     finally:
-        shutil.rmtree(new)
+        remove_folder(new)
 
 
 def sync_folder(folder: str) -> None:

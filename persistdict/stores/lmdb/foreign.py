@@ -14,9 +14,9 @@ that escapes that is damage, which the verification (proving.py) finds.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import shutil
 import stat
 import sys
 import tempfile
@@ -24,7 +24,7 @@ import time
 from typing import NamedTuple
 
 from persistdict.errors import BusyError, DiskFullError, OpenError, TooLargeError, UnsafePathError, refused
-from persistdict.stores.lmdb.folder import DATA
+from persistdict.stores.lmdb.folder import DATA, remove_folder
 from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.room import free_space
 
@@ -73,14 +73,19 @@ def copy_privately(path: str, max_bytes: int | None, timeout: float) -> Copy:
                 return copy
         raise BusyError(errno.EBUSY, "somebody wrote to it while it was copied; have them close it first", path)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         raise
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        remove_folder(folder)
 
 
 def remove_copy(folder: str, process: int) -> None:
     """Remove a copy that this process has made; one that it has inherited is its parent's."""
     if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def _copied(path: str, folder: str, max_bytes: int | None, end: float) -> Copy | None:

@@ -20,6 +20,7 @@ Layout of a file of LMDB 0.9 (data version 1), 64 bits, in the byte order of the
 Nothing here believes what it reads: a page that is not what its place asks for is nothing, whatever else is in it.
 """
 
+import io
 import os
 import struct
 import sys
@@ -93,24 +94,33 @@ def pages_for(size: int, page_size: int) -> int:
     return (HEADER.size - 1 + size) // page_size + 1
 
 
+class _File(io.FileIO):
+    """A file that is closed when nobody refers to it any more, by Python's own code in C.
+
+    In a `__del__` of ours Ctrl-C could come, and Python would swallow it. FileIO notes there that it was left open, to
+    warn of it; here that note goes to the attributes of the object, where it means nothing.
+    """
+
+    _finalizing = False
+
+
+def _open_plainly(path: str, _: int) -> int:
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags)
+
+
 class PageFile:
     """A data file, read only. Threads: any number. The file is closed when nobody refers to it any more.
 
     `lenient`: the page in which the file ends is filled up with zeros, instead of being none.
     """
 
-    _fd = -1
-
     def __init__(self, path: str, page_size: int = 4096, lenient: bool = False) -> None:
-        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        self._fd = os.open(path, flags)
+        self._file = _File(path, opener=_open_plainly)
+        self._fd = self._file.fileno()
         self.path = path
         self.page_size = page_size
         self.lenient = lenient
-
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
 
     def size(self) -> int:
         """The size of the file in bytes."""

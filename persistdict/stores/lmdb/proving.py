@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from typing import Any
 
 from persistdict.errors import CorruptStoreError, MismatchError, NotAStoreError, OpenError, PersistDictError, refused
 from persistdict.keys import MAX_KEY_SIZE
-from persistdict.stores.lmdb.folder import DATA
+from persistdict.stores.lmdb.folder import DATA, remove_folder
 from persistdict.stores.lmdb.foreign import Copy
 from persistdict.stores.lmdb.layout import FORMAT, name_of, parse_number
 from persistdict.stores.lmdb.pages import EMPTY, PageFile, Tree, loose_metas, nodes_of
@@ -69,7 +68,7 @@ def prove(copy: Copy, path: str, timeout: float) -> int:
         raise CorruptStoreError(errno.EIO, f"it is damaged: {'; '.join(map(str, told.get('faults', ())))}"[:2000], path)
     for entry in os.scandir(copy.folder):
         if entry.name != DATA:
-            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+            remove_folder(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
     return _limit_of(settings)
 
 
@@ -214,7 +213,7 @@ def _recent_rows(recent: str, owner: tuple[int, int], replaced: str) -> list[tup
             rows = [(bytes(key), bytes(row)) for key, row in txn.cursor()]
     finally:
         raw.close()
-    shutil.rmtree(recent)
+    remove_folder(recent)
     base = base_of(dict(rows).get(BASE))
     if base is None:
         raise CorruptStoreError(errno.EIO, "the recent writes do not say what they belong to", recent)

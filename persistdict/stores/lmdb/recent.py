@@ -29,7 +29,6 @@ Invariants:
 
 import errno
 import os
-import shutil
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -48,6 +47,7 @@ from persistdict.stores.lmdb.folder import (
     make_folder,
     new_folder,
     permissions_of,
+    remove_folder,
 )
 from persistdict.stores.lmdb.layout import LAST_NUMBER, name_of
 from persistdict.stores.lmdb.opening import find_or_open, let_go, open_raw
@@ -127,7 +127,7 @@ def remove_stale(folder: str) -> None:
     current = os.path.basename(recent_folder(folder))
     for entry in list(os.scandir(folder)):
         if entry.name.startswith(PREFIX) and entry.name != current and entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
+            remove_folder(entry.path)
 
 
 def open_recent(
@@ -147,10 +147,14 @@ def open_recent(
     found = open_existing(path, _open)
     if found is not None:
         raw, (base, *owner) = found
-        if name_of((owner[0], owner[1])) == replaced:
-            with raw.begin(write=True) as txn:
-                belong_to(txn, base, belongs_to)
-            owner = [*belongs_to]
+        try:
+            if name_of((owner[0], owner[1])) == replaced:
+                with raw.begin(write=True) as txn:
+                    belong_to(txn, base, belongs_to)
+                owner = [*belongs_to]
+        except BaseException:
+            let_go(raw)
+            raise
         if tuple(owner) == belongs_to:
             return raw, base
         del raw
@@ -196,12 +200,15 @@ def open_existing(
     if os.path.islink(path) or identity(path) is None:
         return None
     raw = open_(path)
-    with raw.begin() as txn:
-        stored = txn.get(BASE)
-    base = base_of(stored)
-    if base is None:
+    try:
+        with raw.begin() as txn:
+            stored = txn.get(BASE)
+        base = base_of(stored)
+        if base is None:
+            raise CorruptStoreError(errno.EIO, f"the recent writes do not say what they belong to; {ADVICE}", path)
+    except BaseException:
         let_go(raw)
-        raise CorruptStoreError(errno.EIO, f"the recent writes do not say what they belong to; {ADVICE}", path)
+        raise
     return raw, base
 
 
@@ -223,9 +230,11 @@ def _make(folder: str, path: str, base: bytes) -> None:
         make_folder(made, permissions)
         os.close(make_file(os.path.join(made, DATA), permissions))
         raw = open_raw(made, FIRST_ROOM, max_dbs=0, sync=False)
-        with raw.begin(write=True) as txn:
-            txn.put(BASE, base)
-        raw.close()  # nobody else can know of it
+        try:
+            with raw.begin(write=True) as txn:
+                txn.put(BASE, base)
+        finally:
+            raw.close()  # nobody else can know of it
         if _is_written_through_map(folder):
             file = os.path.join(made, DATA)
             used = os.path.getsize(file)
@@ -234,7 +243,7 @@ def _make(folder: str, path: str, base: bytes) -> None:
             os.rename(path, os.path.join(new, "old"))
         os.rename(made, path)
     finally:
-        shutil.rmtree(new)
+        remove_folder(new)
 
 
 def enlarge(raw: lmdb.Environment, size: int, urgent: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from persistdict.stores.lmdb.folder import identity
 
-__all__ = ["environments", "find", "lock", "register", "unregister"]
+__all__ = ["environments", "find", "let_go_of_unused", "lock", "register", "unregister"]
 
 Identity = tuple[int, int]
 environments: dict[Identity, Any] = {}
@@ -46,6 +46,14 @@ def unregister(environment: Any, but: Identity | None = None) -> None:
     """Let an environment be found no more, or by these data only."""
     for key in [key for key, known in list(environments.items()) if known is environment and key != but]:
         environments.pop(key, None)
+
+
+def let_go_of_unused() -> None:
+    """Let go of environments that have no user: Ctrl-C came before they got one, or it has gone without a word."""
+    with lock:
+        for environment in list(environments.values()):
+            if not environment.users:
+                environment.release(environment)  # which is none of them
 
 
 def _after_fork_in_child() -> None:

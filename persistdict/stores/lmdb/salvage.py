@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
@@ -112,7 +111,7 @@ class _Target(Rows):
     def __init__(self, into: str, limit: int) -> None:
         self.limit, self.idle, self.clock = limit, None, time.time
         self.place = into
-        self.env = open_environment(into)
+        self.env = open_environment(self, into)
         self.touched = self.env.touched
         self.bind()
         self.written = dict.fromkeys((REACHED, STRANDED, UNSURE, REMNANT), 0)
@@ -124,9 +123,9 @@ class _Target(Rows):
     def close(self) -> None:
         """Let go of the store. Its recent writes, of which there are none, are made anew with the right base."""
         folder = self.env.folder
-        self.env.release()
+        self.env.release(self)
         vars(self).clear()  # a database that is referred to keeps the environment open
-        shutil.rmtree(recent_folder(folder))
+        files.remove_folder(recent_folder(folder))
 
     def take_all(self, finds: Iterable[Find]) -> None:
         """Write records, some at a time."""

@@ -91,17 +91,17 @@ class LmdbStore(Writing, Integrity, Store):
         self.interval, self.timeout = interval, timeout
         self.undo = {}
         self.clock = clock
-        self._closed = False
         if not network:
             check_filesystem(path)
-        self.env = open_environment(path, map_size, timeout, permissions)
-        self.touched = Uses() if counting else self.env.touched
-        self.read_only = self.env.read_only
-        self.shared = self.env
-        self.counts = Counts(self.env.removed)
-        self.place = self.env.folder
-        self.env.follow(self)
+        self.env = CLOSED
         try:
+            self.env = open_environment(self, path, map_size, timeout, permissions)
+            self.touched = Uses() if counting else self.env.touched
+            self.read_only = self.env.read_only
+            self.shared = self.env
+            self.counts = Counts(self.env.removed)
+            self.place = self.env.folder
+            self.env.follow(self)
             self.bind()
             self._check_limit()
         except BaseException:
@@ -326,11 +326,11 @@ class LmdbStore(Writing, Integrity, Store):
         return self.env.is_entered()
 
     def close(self) -> None:
-        if self._closed:
+        env = self.env
+        if env is CLOSED:
             return
-        self._closed = True
-        self.env.unfollow(self)
-        self.env.release()
+        env.unfollow(self)  # each of these may be done twice: by another thread, or if it was interrupted
+        env.release(self)
         # What a write under way still uses, the databases and the base, stays as it is.
         self.env = CLOSED
         self.begin = self.begin_data = CLOSED.begin

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TypeVar
 
 from persistdict.bounded import NO_USES, Access, Usage, Uses
@@ -222,8 +221,7 @@ class MemoryStore(Store):
                 entries.writing = False
             return result
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self) -> Generator[None, None, None]:
         turn, wish = self._entries.turn, Wish()
         try:
             turn.take(wish, TIMEOUT, self.place)
