@@ -8,9 +8,11 @@ Threads: several may fork at once; each holds and releases its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
+from operator import itemgetter, methodcaller
 from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["HeldOverFork", "hold_over_fork", "holds_any", "is_held_here"]
@@ -33,6 +35,7 @@ class HeldOverFork(Protocol):
 
 _objects: weakref.WeakValueDictionary[int, HeldOverFork] = weakref.WeakValueDictionary()
 _held = threading.local()
+_acquire, _release = methodcaller("acquire"), methodcaller("release")
 
 
 def hold_over_fork(thing: HeldOverFork) -> None:
@@ -47,25 +50,27 @@ def holds_any() -> bool:
 
 
 def _before() -> None:
-    held = _held.__dict__.setdefault("things", [])
-    for reference in _objects.valuerefs():
-        thing = reference()
-        if thing is not None:
-            lock = thing.lock
-            lock.acquire()
-            held.append((thing, lock))
+    things = [thing for reference in _objects.valuerefs() if (thing := reference()) is not None]
+    locks = [thing.lock for thing in things]
+    # All of it in C, where no signal is handled: Ctrl-C cannot come behind taking a lock and before that is noted.
+    _noted().extend(zip(map(_acquire, locks), things, locks, strict=True))
+
+
+def _noted() -> list[tuple[bool, HeldOverFork, Any]]:
+    """What this thread holds over a fork."""
+    held: list[tuple[bool, HeldOverFork, Any]] = _held.__dict__.setdefault("things", [])
+    return held
 
 
 def _after_in_parent() -> None:
-    held = _held.__dict__.setdefault("things", [])
-    while held:
-        held.pop()[1].release()
+    with contextlib.suppress(IndexError):  # the end: nothing is left to pop
+        any(map(_release, map(itemgetter(2), iter(_noted().pop, None))))  # likewise in C
 
 
 def _after_in_child() -> None:
-    held = _held.__dict__.setdefault("things", [])
+    held = _noted()
     while held:
-        held.pop()[0].after_fork()
+        held.pop()[1].after_fork()
 
 
 if hasattr(os, "register_at_fork"):

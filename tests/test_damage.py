@@ -1,5 +1,6 @@
 """Damaged files: refused before they are mapped, read around, checked in a child, salvaged; and no signal, ever."""
 
+import bisect
 import os
 import random
 import shutil
@@ -27,10 +28,11 @@ from persistdict.keys import KeyCodec
 from persistdict.stores.lmdb import survey
 from persistdict.stores.lmdb.guard import Guard
 from persistdict.stores.lmdb.offline import check_pages
-from persistdict.stores.lmdb.pages import BRANCH, LEAF, META_SIZE, PageFile, loose_metas, offsets_of
+from persistdict.stores.lmdb.pages import BRANCH, LEAF, META_SIZE, PageFile, loose_metas, nodes_of, offsets_of
 from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.repair import repair
 from persistdict.stores.lmdb.trees import check_file, leaves, named_trees
+from persistdict.stores.lmdb.trees import leaf_numbers as trees_leaf_numbers
 from persistdict.stores.lmdb.verify import verify
 
 PAGE = 4096
@@ -419,6 +421,23 @@ def test_looking_ahead_reads_little(tmp_path, monkeypatch):
         assert sum(1 for _ in d._store.scan()) == 10_000
         pages = len(leaf_numbers(tmp_path / "d", b"e"))
         assert len(read) < 2 * pages + 200
+
+
+def test_the_leaves_of_a_tree_are_told_in_order_from_any_key_in_both_directions(tmp_path):
+    with opened(tmp_path / "d") as d:
+        d.update((n, "x" * 100) for n in range(10_000))
+        keys = [key for key, _ in d._store.begin_data().cursor(d._store.k)]
+    file, _, trees = page_file(tmp_path / "d")
+    tree = trees[b"k"]
+    assert tree.depth > 1
+    numbers = [number for number, _ in trees_leaf_numbers(file, tree)]
+    first = [nodes_of(file.page(number), number)[0].key for number in numbers]
+    assert first == sorted(first)
+    assert [number for number, _ in trees_leaf_numbers(file, tree, reverse=True)] == numbers[::-1]
+    for key in keys[::97]:
+        at = bisect.bisect_right(first, key) - 1
+        assert [number for number, _ in trees_leaf_numbers(file, tree, key)] == numbers[at:]
+        assert [number for number, _ in trees_leaf_numbers(file, tree, key, True)] == numbers[at::-1]
 
 
 # The check of all pages

@@ -225,7 +225,36 @@ def test_a_full_cache_admits_some_misses(handles):
         assert d[str(number)] == number
     assert len(d._front._entries) == MAX_ENTRIES
     assert max(int(key) for key in d._front._entries) >= 1000 - ADMIT_ONE_IN
-    assert sum(int(key) < MAX_ENTRIES for key in d._front._entries) < MAX_ENTRIES
+    assert sum(int(key) >= MAX_ENTRIES for key in d._front._entries) <= (1000 - MAX_ENTRIES) // ADMIT_ONE_IN + 1
+
+
+def test_a_full_cache_takes_what_it_holds_anew_and_what_there_is_room_for(handles):
+    """One that another has overwritten; and after one was removed, the next that is read."""
+    d, other = handles
+    d.update((str(number), number) for number in range(1000))
+    for number in range(MAX_ENTRIES):
+        assert d[str(number)] == number
+    for number in range(0, MAX_ENTRIES, 5):
+        other[str(number)] = -number
+    for number in range(0, MAX_ENTRIES, 5):
+        assert d[str(number)] == -number
+        assert d._front._entries[str(number)][0] == -number
+    for number in range(1, MAX_ENTRIES, 5):
+        del d[str(number)]
+        assert d[str(500 + number)] == 500 + number
+        assert str(500 + number) in d._front._entries
+
+
+def test_a_read_that_is_not_kept_shows_that_another_has_written(handles):
+    """Else every hit would go to the store, until one is kept."""
+    d, other = handles
+    d.update((str(number), number) for number in range(1000))
+    for number in range(MAX_ENTRIES):
+        assert d[str(number)] == number
+    for number in range(200, 200 + 3 * ADMIT_ONE_IN):
+        other["x"] = number
+        assert d[str(number)] == number
+        assert d._front.mark == d._store.begin().id()
 
 
 def test_large_values_are_not_kept_in_the_default_cache(handles):

@@ -498,6 +498,8 @@ def test_a_row_of_the_index_that_leads_to_another_entry_never_makes_a_lie(tmp_pa
             with pytest.raises(KeyError):
                 d[key]
             assert d.get_many([key, other]) == {other: f"of {other}"}
+            with pytest.raises(KeyError):
+                del d[key]
             d[key] = "new"
             assert (d[key], d[other]) == ("new", f"of {other}")
             assert repair(rows_of(d)).ok
@@ -842,3 +844,16 @@ def test_new_entries_are_written_where_the_last_number_is_damaged_and_too_large(
         assert {key: d[key] for key in ("one", *new)} == {"one": 1, **new}
         assert d.verify(repair=True).ok
         assert dict(d) == {**before, "one": 1, **new}
+
+
+def test_reading_many_of_which_one_is_damaged_says_so(tmp_path):
+    """As reading that one does; the others can still be read together."""
+    with filled(tmp_path / "d") as d:
+        flip(d, "e", seq_of(d, "key 5"), -3)
+        keys = [f"key {n}" for n in range(10)]
+        with pytest.raises(CorruptEntryError, match="digest"):
+            d.get_many(keys)
+        keys.remove("key 5")
+        assert d.get_many(keys) == {key: f"value {key[4:]}" for key in keys}
+        del d["key 5"]
+        assert "key 5" not in d

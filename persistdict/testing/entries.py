@@ -69,6 +69,13 @@ class EntryTests(StoreTests):
         assert second.version > first.version
         assert kbs(other.scan()) == [key(1), key(2)]
 
+    def test_a_key_is_deleted_once(self) -> None:
+        """Also after it came back, and while others delete it."""
+        store, other = self.pair()
+        for _ in range(2):
+            store.put(key(1), b"", 1, b"v")
+            assert [each.delete(key(1)) is not None for each in (store, store, other, store)] == [True] + 3 * [False]
+
     def test_a_deleted_key_is_gone_and_comes_back_last(self) -> None:
         store, other = self.pair()
         for number in (1, 2):
