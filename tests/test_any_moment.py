@@ -15,6 +15,7 @@ from drivers.running import ask_child
 
 from persistdict import ClosedError, DiskFullError, PersistDict, SafeCodec
 from persistdict.maintenance import keeper_of
+from persistdict.stores.lmdb import reading
 from persistdict.stores.lmdb import store as lmdb_store
 from persistdict.tasks import check_all
 from persistdict.testing import Clock
@@ -221,7 +222,8 @@ def test_a_cache_shared_by_dictionaries_and_threads_loses_no_key(tmp_path, make)
 
 def test_a_read_never_writes_and_never_fails_for_a_full_disk(tmp_path, monkeypatch):
     """Also when the list of noted reads is full."""
-    monkeypatch.setattr(lmdb_store, "MAX_TOUCHED", 10)
+    for module in (lmdb_store, reading):
+        monkeypatch.setattr(module, "MAX_TOUCHED", 10)
     with PersistDict(tmp_path / "d", expiration_days=1, caching=False, **QUIET) as d:
         d.update((number, number) for number in range(50))
 
@@ -233,6 +235,8 @@ def test_a_read_never_writes_and_never_fails_for_a_full_disk(tmp_path, monkeypat
                 patch.setattr(engine, "update", full)
                 patch.setattr(engine, "write", full)
             assert [d[number] for number in range(50)] == list(range(50))
+            assert len(d._store.touched) <= 10
+            assert len(d.get_many(range(50))) == 50
             assert len(d._store.touched) <= 10
 
 

@@ -99,14 +99,17 @@ class Sealed:
 
     def read(self, kb: bytes) -> Found | None:
         kb = self.names.key(kb)
-        return self._found(kb, self.bare.read(kb))
+        found: Found | None = self.bare.read(kb)
+        if found is None:
+            return None
+        return (*self.seal.unseal(kb, found[0], found[1]), *found[2:])
 
     def read_many(self, kbs: list[bytes]) -> list[Found | None]:
         kbs = [self.names.key(kb) for kb in kbs]
-        return [self._found(kb, found) for kb, found in zip(kbs, self.bare.read_many(kbs), strict=True)]
-
-    def _found(self, kb: bytes, found: Found | None) -> Found | None:
-        return None if found is None else (*self.seal.unseal(kb, found[0], found[1]), *found[2:])
+        return [
+            None if found is None else (*self.seal.unseal(kb, found[0], found[1]), *found[2:])
+            for kb, found in zip(kbs, self.bare.read_many(kbs), strict=True)
+        ]
 
     def get(self, kb: bytes) -> Record | None:
         return self.record(self.bare.get(self.names.key(kb)))

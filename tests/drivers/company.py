@@ -22,6 +22,7 @@ from drivers.kills import NUMBER, Process, noticing, wait_for_progress, watch
 from drivers.running import ask_child, faults_of, finish, preload, seed, verified
 
 from persistdict import PersistDict
+from persistdict.stores.lmdb import environment
 from persistdict.stores.lmdb.company import COMPANY, Company
 from persistdict.stores.lmdb.engine import Engine
 from persistdict.stores.lmdb.gate import RECENT
@@ -31,52 +32,54 @@ LONGEST = 0.02  # seconds between two kills
 TALLY = struct.Struct("<QQ")
 
 
-class Watched:
-    """A write transaction during which this process holds a lock that nobody else ever holds at the same time."""
+class Probe:
+    """A lock that this process holds during each write transaction, and that nobody else ever holds at the same time.
 
-    probe = -1
+    It is taken before a transaction begins and given back before the engine says that it writes no more.
+    """
+
+    file = -1
     tally = mmap.mmap(-1, TALLY.size)  # how many were with company, and without; about
 
-    def __init__(self, begin: Any, engine: Engine) -> None:
+    @classmethod
+    def take(cls, engine: Engine) -> None:
         try:
-            fcntl.lockf(Watched.probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(cls.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os._exit(3)
-        met, alone = TALLY.unpack(Watched.tally)
+        met, alone = TALLY.unpack(cls.tally)
         with_company = bool(engine.flags[COMPANY])
-        TALLY.pack_into(Watched.tally, 0, met + with_company, alone + (not with_company))
-        try:
-            self.txn = begin()
-        except BaseException:
-            fcntl.lockf(Watched.probe, fcntl.LOCK_UN)
-            raise
+        TALLY.pack_into(cls.tally, 0, met + with_company, alone + (not with_company))
 
-    def __enter__(self) -> Any:
-        return self.txn.__enter__()
+    @classmethod
+    def give(cls) -> None:
+        if cls.file >= 0:
+            fcntl.lockf(cls.file, fcntl.LOCK_UN)
 
-    def __exit__(self, *error: Any) -> Any:
-        try:
-            return self.txn.__exit__(*error)
-        finally:
-            fcntl.lockf(Watched.probe, fcntl.LOCK_UN)
+    @classmethod
+    def open(cls, folder: str) -> None:
+        """A forked process must not use its parent's."""
+        cls.file = os.open(folder + ".probe", os.O_RDWR | os.O_CREAT)
 
 
-def adopt_watched(engine: Engine, raw: Any, adopt: Any = Engine.adopt) -> None:
-    """`Engine.adopt` for the recent writes, with each update between the two calls."""
-    adopt(engine, raw)
-    if engine._byte == RECENT:
-        begin = engine.begin_write
-        engine.begin_write = lambda: Watched(begin, engine)
+class Watched(Engine):
+    """Takes the probe for each transaction of the recent writes."""
 
+    def adopt(self, raw: Any) -> None:
+        super().adopt(raw)
+        if self._byte == RECENT:
+            begin = self.begin_write
+            self.begin_write = lambda: (Probe.take(self), begin())[1]
 
-def take_probe(folder: str) -> None:
-    """Open the file of the lock; a forked process must not use its parent's."""
-    Watched.probe = os.open(folder + ".probe", os.O_RDWR | os.O_CREAT)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "writing" and not value and getattr(self, "_byte", None) == RECENT:
+            Probe.give()
+        super().__setattr__(name, value)
 
 
 def stay(folder: str, pipe: int) -> None:
     """Write one key, again and again."""
-    take_probe(folder)
+    Probe.open(folder)
     d: PersistDict[Any, Any] = PersistDict(folder, sync_interval=0.01)
     n = d.get("host", 0)
     while True:
@@ -87,7 +90,7 @@ def stay(folder: str, pipe: int) -> None:
 
 def call(folder: str, name: str, pipe: int) -> None:
     """Come, write a little, leave, and pause."""
-    take_probe(folder)
+    Probe.open(folder)
     draw = random.Random(os.getpid())
     n = 0
     while True:
@@ -102,7 +105,7 @@ def call(folder: str, name: str, pipe: int) -> None:
 
 def check(folder: str, last: dict[str, int]) -> None:
     """Compare with the last acknowledged number of each."""
-    take_probe(folder)
+    Probe.open(folder)
     with PersistDict(folder) as d:
         for name, n in last.items():
             assert n <= d.get(name, 0) <= n + 1, f"{name} acknowledged {n}, found {d.get(name)}"
@@ -118,7 +121,7 @@ def start(folder: str, name: str) -> Process:
 def main() -> None:
     folder, rounds, fault = [*sys.argv[1:], ""][:3]
     preload()
-    Engine.adopt = adopt_watched  # type: ignore[method-assign]
+    environment.Engine = Watched  # type: ignore[misc]
     if fault == "nobody tells":
         Company.meet = lambda self, timeout, make=True: self._map(make) and None  # type: ignore[method-assign]
     draw = random.Random(seed())
@@ -142,7 +145,7 @@ def main() -> None:
         process.kill()
         last[name] = max(process.last, last.get(name, 0))
     ask_child(lambda: check(folder, last), "the checker")
-    did["writes with company"], did["writes alone"] = TALLY.unpack(Watched.tally)
+    did["writes with company"], did["writes alone"] = TALLY.unpack(Probe.tally)
     finish({**did, "seed": seed()})
 
 

@@ -18,6 +18,7 @@ import random
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -163,7 +164,9 @@ def run(folder: str, name: str, plan: list[float], is_timed: bool) -> Tally:
         if number == len(plan) or time.monotonic() > end:
             break
     del ran
-    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of sockets that were not noted yet; they are closed now
+        gc.collect()
     case.open().close()  # an opening lets go of what interrupted ones have left
     threads_that_stay()  # by which what was collected is closed
     return Tally(done, number + 1, "", len(descriptors()) - open_before)

@@ -31,7 +31,7 @@ from persistdict.stores.lmdb.labels import labels_in_use, scan_labelled
 from persistdict.stores.lmdb.mounts import check_filesystem
 from persistdict.stores.lmdb.ownership import PRIVATE
 from persistdict.stores.lmdb.population import count_in
-from persistdict.stores.lmdb.readmany import read_many
+from persistdict.stores.lmdb.reading import MAX_TOUCHED, Reading
 from persistdict.stores.lmdb.recent import MARK
 from persistdict.stores.lmdb.record import COUNTER_BITS, EXPIRES, GONE, HEADER_SIZE, PREFIX, RESIDUE
 from persistdict.stores.lmdb.scan import scan_by_creation
@@ -45,11 +45,10 @@ __all__ = ["LmdbStore"]
 
 T = TypeVar("T")
 
-MAX_TOUCHED = 1 << 16
 _prefix = PREFIX.unpack_from
 
 
-class LmdbStore(Writing, Integrity, Store):
+class LmdbStore(Reading, Writing, Integrity, Store):
     """A handle on the entries in one folder.
 
     Args:
@@ -178,44 +177,8 @@ class LmdbStore(Writing, Integrity, Store):
             commit = -1  # the data are being changed; no copy of this may be kept
         return record.found(commit)
 
-    def _note(self, seq: bytes, now: float) -> None:
-        """Note a read. The list is bounded; what is lost costs an access time that is older than it should be."""
-        if len(self.touched) >= MAX_TOUCHED:
-            with contextlib.suppress(StopIteration, RuntimeError, KeyError):  # other threads change it too
-                del self.touched[next(iter(self.touched))]
-        self.touched[seq] = None if self.idle is None else now
-
     def get(self, kb: bytes) -> Record | None:
         return self.env.attempt(lambda: self.get_in(self.begin(), self.begin_data(self.k), kb))
-
-    def get_many(self, kbs: list[bytes]) -> list[Record | None]:
-        records, over = self.env.attempt(self._get_many, kbs)
-        self.counts.expired.add(over)
-        now = self.clock()
-        for record in records:
-            if record is not None:
-                self._note(record.seq, now)
-        return records
-
-    def _get_many(self, kbs: list[bytes]) -> tuple[list[Record | None], int]:
-        d, r = self.snapshots()
-        places = [self.locate(r, d, kb) for kb in kbs]
-        found = zip(kbs, places, strict=True)
-        records = [None if place is None else self.entry_of(d, kb, place) for kb, place in found]
-        return records, records.count(None) - places.count(None)
-
-    def read_many(self, kbs: list[bytes]) -> list[Found | None]:
-        answers, over = self.env.attempt(read_many, self, kbs)
-        self.counts.expired.add(over)
-        now, touched = self.clock(), self.touched
-        plain = self.idle is None and len(touched) + len(kbs) < MAX_TOUCHED
-        for found in answers:
-            if found is not None:
-                if plain:
-                    touched[found[2]] = None
-                else:
-                    self._note(found[2], now)
-        return answers
 
     def contains(self, kb: bytes) -> bool:
         try:
