@@ -2,9 +2,10 @@
 
 LMDB trusts what it reads and writes to: a value whose size is damaged is read behind the end of the file, a page that
 is used and free at once is overwritten, a page in the wrong place can end the process (an assertion in the page
-allocator). So LMDB neither reads nor writes a store with damaged pages. The list of free pages is read whole; then
-branches, from the roots down, and leaves, SURVEY pages at most: a store of a megabyte is looked at completely, in two
-or three milliseconds; of a larger one the integrity pass sees the rest.
+allocator). So LMDB neither reads nor writes a store with damaged pages. The list of free pages is read first, as much
+of it as LMDB would use for the next FREE_LIST pages; then branches, from the roots down, and leaves, SURVEY pages at
+most: a store of a megabyte is looked at completely, in two or three milliseconds; of a larger one the integrity pass
+sees the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import deque
 
 from persistdict.stores.lmdb.pages import (
     BIG,
+    BRANCH,
     EMPTY,
     LEAF,
     Branch,
@@ -32,7 +34,7 @@ from persistdict.stores.lmdb.trees import leaves, named_trees
 __all__ = ["Seen", "sound_leaf", "survey"]
 
 SURVEY = 256
-FREE_LIST = 1 << 16  # numbers in the list of free pages that are looked at
+FREE_LIST = 1 << 14  # numbers
 DUPSORT, INTEGERKEY = 4, 8  # flags of trees
 # What most nodes have behind the lower half of their size: a higher half of 0, no flags, and with numbers a key of 8.
 _PLAIN, _NUMBERED = {bytes(4)}, {bytes(4) + b"\x08\x00"}
@@ -78,11 +80,11 @@ def survey(file: PageFile, meta: Meta, seen: Seen, thorough: bool = False) -> st
             if not flags & DUPSORT:
                 seen.note(number, count)
             continue
-        branch = Branch(page, number)
-        if not len(branch):
+        if len(offsets_of(page, number, BRANCH)) < 2:
             return f"page {number} is no branch"
-        children = range(min(len(branch), left - len(pending)))  # more will not be looked at
-        pending.extend((branch.child(index), height - 1, flags) for index in children)
+        room = left - len(pending)  # more will not be looked at
+        if room > 0:
+            pending.extend((child, height - 1, flags) for child in Branch(page, number).children(slice(room)))
     return ""
 
 
@@ -117,27 +119,34 @@ def _read_free_list(file: PageFile, meta: Meta, used: bytearray, free: bytearray
             used[number] = 1
         return fresh
 
-    listed = 0
+    left = sys.maxsize if thorough else FREE_LIST
     for number, page in leaves(file, meta.free, visit=visit):
         nodes = nodes_of(page, number)
         if not nodes or len(nodes) != len(offsets_of(page, number, LEAF)):
             return False
         for node in nodes:
             raw = file.value(seq_number(node.data), node.size) if node.flags & BIG else node.data
-            if raw is None or not _mark(raw, meta.last, used, free) or len(node.key) != 8:
+            if raw is None or not _mark(raw, meta.last, used, free, left) or len(node.key) != 8:
                 return False
             if not 0 < seq_number(node.key) <= meta.transaction:
                 return False
-            listed += len(raw) // 8
-            if listed > FREE_LIST and not thorough:
+            left -= len(raw) // 8
+            if left <= 0:
                 return True
     return True
 
 
-def _mark(raw: bytes, last: int, used: bytearray, free: bytearray) -> bool:
-    """Mark the pages of a list as free, which goes downwards; False if it cannot be right."""
-    size, *numbers = struct.unpack(f"={len(raw) // 8}Q", raw[: len(raw) // 8 * 8]) or (-1,)
-    if size != len(numbers) or any(map(operator.le, numbers, numbers[1:])):
+def _mark(raw: bytes, last: int, used: bytearray, free: bytearray, most: int) -> bool:
+    """Mark the pages of a list as free, which goes downwards; False if it cannot be right.
+
+    `most`: how many are looked at; LMDB begins with the lowest.
+    """
+    count = len(raw) // 8 - 1
+    if count < 0 or int.from_bytes(raw[:8], sys.byteorder) != count:
+        return False
+    many = min(count, most)
+    numbers = struct.unpack_from(f"={many}Q", raw, 8 * (1 + count - many))
+    if any(map(operator.le, numbers, numbers[1:])):
         return False
     if numbers and not (numbers[0] <= last and numbers[-1] >= 2):
         return False
