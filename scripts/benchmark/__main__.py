@@ -124,7 +124,7 @@ def about(folder: Path) -> dict[str, str]:
     low, middle, high = statistics.quantiles(_syncs(folder), n=4)
     note = "" if middle > 20e-6 else "; THE FOLDER IS NOT ON A DISK, the rows of writes say nothing"
     versions = []
-    for package in sorted({one.package for one in libraries()} | {"ormsgpack", "numpy"} - {"Python"}):
+    for package in sorted({one.package for one in libraries()} | {"ormsgpack", "numpy", "isal"} - {"Python"}):
         try:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:

@@ -43,6 +43,10 @@ class Library:
         """Bring to the disk what was written; False if there is no call for it."""
         return False
 
+    def compact(self, path: Path) -> bool:
+        """Give back the space in the closed store that nothing takes; False if there is no call for it."""
+        return False
+
     def key(self, key: str) -> Any:
         return key
 

@@ -41,6 +41,11 @@ class Ours(Library):
         self.store.flush()
         return True
 
+    def compact(self, path: Path) -> bool:
+        with PersistDict(str(path)) as store:
+            store.compact()
+        return True
+
     def get_many(self, keys: Sequence[Any]) -> int:
         return len(self.store.get_many(keys))
 
@@ -93,6 +98,15 @@ class LmdbLean(Library):
 
     def sync(self) -> bool:
         self.store.sync(True)
+        return True
+
+    def compact(self, path: Path) -> bool:
+        copy = path / "copy"
+        copy.mkdir()
+        with lmdb.open(str(path), map_size=MAP_SIZE) as env:
+            env.copy(str(copy), compact=True)
+        (copy / "data.mdb").rename(path / "data.mdb")
+        copy.rmdir()
         return True
 
     def key(self, key: str) -> bytes:

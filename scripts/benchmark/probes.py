@@ -26,13 +26,14 @@ from benchmark.results import Results
 from benchmark.timing import Cell
 from benchmark.values import equal, values_of
 
-__all__ = ["fidelity", "imports", "memory", "space", "space_of_databases"]
+__all__ = ["COMPACTED", "fidelity", "imports", "memory", "space", "space_of_databases"]
 
 OUR_CLASS = "persistdict.dictionary"  # what `from persistdict import PersistDict` loads
 IMPORTS = ("lmdb", "persistdict", OUR_CLASS, "diskcache", "rocksdict", "sqlitedict")
 TIMED = "from time import perf_counter; start = perf_counter(); import {}; print(perf_counter() - start)"
 LIKE_OTHERS = {"persistdict, no cache", "diskcache.Index"}
 PER_KEY = "lmdb, a database for each key"
+COMPACTED = ", compacted"
 IMPORTS_IN_SAMPLE = 5
 BATCH = 1000
 
@@ -87,8 +88,10 @@ def space(folder: Path, results: Results, label: str, size: int) -> None:
             for start in range(0, size, BATCH):
                 one.load(dict(bench.entries(range(start, min(start + BATCH, size)))))
             one.close()
-            cell = Cell(label, size, "bytes on the disk", one.name)
-            results.samples.add(cell, 0, sum(bytes_of(part) for part in folder.glob(f"{path.name}*")) / size)
+            for name in (one.name, f"{one.name}{COMPACTED}"):
+                if name == one.name or one.compact(path):
+                    cell = Cell(label, size, "bytes on the disk", name)
+                    results.samples.add(cell, 0, sum(bytes_of(part) for part in folder.glob(f"{path.name}*")) / size)
         except Exception as error:
             results.note(Cell(label, size, "bytes on the disk", one.name), type(error).__name__)
         remove(path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from benchmark import codecs, goals, seals, spending
 from benchmark.operations import OPERATIONS
+from benchmark.probes import COMPACTED
 from benchmark.registry import BASE, LEAN, libraries
 from benchmark.results import Results
 from benchmark.timing import Cell, short
@@ -120,11 +121,11 @@ def space(results: Results) -> str:
     cells = [cell for cell in results.samples if cell.operation == "bytes on the disk" and cell.size >= 1000]
     columns = list(dict.fromkeys((cell.value, cell.size) for cell in cells))
     rows = []
-    for one in libraries():
-        found = [Cell(value, size, "bytes on the disk", one.name) for value, size in columns]
+    for name in [f"{one.name}{how}" for one in libraries() for how in ("", COMPACTED)]:
+        found = [Cell(value, size, "bytes on the disk", name) for value, size in columns]
         if any(cell in results.samples for cell in found):
             row = [f"{results.samples.middle(cell):,.0f}" if cell in results.samples else "" for cell in found]
-            rows.append([one.name, *row])
+            rows.append([name, *row])
     table = markdown(["bytes for each entry", *(f"{size:,} of {value}" for value, size in columns)], rows)
     return f"{table}\n\n{goals.named_databases(results)}" if cells else ""
 
