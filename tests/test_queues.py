@@ -1,5 +1,6 @@
 """Queues: against those of the standard library, with leases, across processes, and when things go wrong."""
 
+import gc
 import heapq
 import itertools
 import multiprocessing
@@ -386,6 +387,7 @@ def test_too_many_are_said_to_be_done(q):
 
 
 def test_waiting_ends_with_ctrl_c(q):
+    gc.disable()  # in a callback of the collector, as hypothesis has one, Python loses the interrupt
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
     try:
@@ -395,6 +397,7 @@ def test_waiting_ends_with_ctrl_c(q):
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)
+        gc.enable()
     assert not queuewait._signals
     q.put(1)
     assert q.get() == 1

@@ -31,6 +31,7 @@ VERBS = {
     "delete": 3, "pop": 1.5, "delete_shared": 0.3, "iterate": 0.1, "flush": 0.1,
 }  # fmt: skip
 FRESH = 2  # what was used since must be less than the bound divided by this
+MANY = 5  # keys that are set at once
 AT_ONCE = 20  # operations between two looks at the board
 SHOWN = 5  # failures that are told
 LOOKED_AT = 50  # reads after each flush
@@ -162,7 +163,7 @@ class Worker:
         self.set(d, self.shared_key())
 
     def set_many(self, d: Dict) -> None:
-        self.write(d, [*{self.key_to_set() for _ in range(5)}], lambda pairs, ttl: d.set_many(pairs, ttl=ttl))
+        self.write(d, [*{self.key_to_set() for _ in range(MANY)}], lambda pairs, ttl: d.set_many(pairs, ttl=ttl))
 
     def write(self, d: Dict, keys: list[str], how: Any) -> None:
         used, ttl = self.board.used(), draw_ttl(self.draw)
