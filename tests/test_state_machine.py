@@ -337,7 +337,7 @@ def test_it_behaves_as_a_dict_whatever_happens(options):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=max(1, STEPS // 50),
+            max_examples=max(1, STEPS // 45),  # some end before their fiftieth step
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
