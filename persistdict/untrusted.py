@@ -30,7 +30,7 @@ def open_untrusted(
 
     Nobody should write to the original meanwhile: if somebody does, this fails and may be tried again.
 
-    Cost: the files are read twice and written once; about a second for 100 MB.
+    Cost: the files are read twice and written once.
 
     Args:
         path: the folder.
