@@ -26,6 +26,10 @@ def test_interrupted_by_a_timer_they_have_happened_or_not(tmp_path):
     assert sum(interrupted(tmp_path, "timer", rounds(5)).values()) > 2 * len(OPERATIONS)
 
 
-def test_at_every_moment_of_it_what_removes_a_folder_closes_nothing_twice(tmp_path):
-    """Nor does what closes a file of pages swallow the interrupt."""
-    assert min(interrupted(tmp_path, "step", "remove", "pages", 0).values()) > 40
+def test_interrupted_at_every_moment_what_is_short_has_happened_or_not(tmp_path):
+    """Nothing is closed twice where a folder is removed, no thread stays of a copy, no interrupt of a file of pages."""
+    assert min(interrupted(tmp_path, "step", "remove", "pages", "copy", "set", 0).values()) > 40
+
+
+def test_interrupted_anywhere_who_makes_a_value_lets_others_make_it(tmp_path):
+    assert min(interrupted(tmp_path, "step", "get or create", rounds(150)).values()) > 100

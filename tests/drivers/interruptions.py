@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from drivers.running import left_over
 
 from persistdict import PersistDict
+from persistdict.stores.lmdb.copying import copy_compacted
 from persistdict.stores.lmdb.folder import remove_folder
 from persistdict.stores.lmdb.pages import PageFile
 
@@ -173,6 +174,13 @@ def remove_rest(case: Case) -> None:
     assert not os.path.exists(case.kept)
 
 
+def copy_data(case: Case) -> None:
+    """As `compact` and `backup` do."""
+    raw = case.d._store.env.data.raw
+    path = os.path.join(case.kept, f"copy {len(os.listdir(case.kept))}")
+    copy_compacted(raw, raw.begin(), path, 0o700)
+
+
 def read_pages(case: Case) -> None:
     file = PageFile(os.path.join(case.folder, "data.mdb"))
     file.meta(0)
@@ -309,6 +317,7 @@ OPERATIONS: dict[str, Operation] = {
     "compact": Operation(lambda case: case.d.compact(), ready=write_before, restore=check_nothing_left),
     "backup": Operation(back_up, ready=write_before, restore=check_backup),
     "remove": Operation(lambda case: remove_folder(case.kept), ready=make_subfolder, restore=remove_rest),
+    "copy": Operation(copy_data, ready=make_subfolder, restore=remove_rest),
     "pages": Operation(read_pages),
     "set": both(lambda d, n: d.__setitem__("k", n)),
     "set durably": both(lambda d, n: d.__setitem__("k", n), options={"durability": "commit"}),

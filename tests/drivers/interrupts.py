@@ -164,9 +164,7 @@ def run(folder: str, name: str, plan: list[float], is_timed: bool) -> Tally:
         if number == len(plan) or time.monotonic() > end:
             break
     del ran
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of sockets that were not noted yet; they are closed now
-        gc.collect()
+    gc.collect()
     case.open().close()  # an opening lets go of what interrupted ones have left
     threads_that_stay()  # by which what was collected is closed
     return Tally(done, number + 1, "", len(descriptors()) - open_before)
@@ -206,6 +204,7 @@ def main() -> None:
     folder, how, *names, number = sys.argv[1:]
     preload()
     hush()
+    warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)  # not noted yet when it was interrupted
     gc.freeze()
     draw = random.Random(seed())
     counts: dict[str, Any] = {"seed": seed()}
