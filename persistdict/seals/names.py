@@ -75,6 +75,7 @@ class Names:
         """The span in the store, which has the keys in it that are in this one.
 
         If it is more than a Span, others lie in between its ends, which it knows; who has only its ends must open them.
+        From behind a name on to the end of all names, it has the names that come after this one in the store.
         """
         return span
 
@@ -202,15 +203,27 @@ class EncryptedNames(Names):
 
     def span(self, span: Span) -> Span:
         start, stop = self._edge(span.start), self._edge(span.stop)
-        if start is not None and stop is not None:
+        named = {head_of(edge) for edge in span if edge >= OUTSIDE and len(edge) > 1}
+        if start is not None and stop is not None and named <= {head_of(span.start)}:
             return Span(start, stop)
-        head = self._head(span.start) if span.start >= OUTSIDE else b""
-        part = _Part(head + SEALED if head else b"", head + _BEHIND)  # from b"" on a store need not look for its keys
+        part = _Part(*self._around(span))
         part.names, part.plain = self, span
         return part
 
+    def _around(self, span: Span) -> Span:
+        """The ends between which all keys of a span lie in the store, and others."""
+        head, stop = head_of(span.start), span.stop
+        if head == head_of(stop):
+            head = self._head(head) if head else b""
+            return Span(
+                head + SEALED if head else b"", head + _BEHIND
+            )  # from b"" on a store need not look for its keys
+        return Span(head[:1], _BEHIND if stop <= OUTSIDE else bytes((stop[0] + (len(stop) > 1),)))
+
     def has_order(self, span: Span) -> bool:
-        return span.start >= OUTSIDE and (span.stop >= KEPT_FROM or span.start[:1] == KEPT_FROM)
+        if span.stop in (KEPT_FROM, LEASE):
+            return span.start >= OUTSIDE
+        return KEPT_FROM <= span.start < LEASE and head_of(span.start) == head_of(span.stop)
 
     def _edge(self, edge: bytes) -> bytes | None:
         """Where a span begins or ends in the store; None if there is no such place."""

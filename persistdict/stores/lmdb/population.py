@@ -26,7 +26,7 @@ def count_in(rows: Pair, span: Span) -> int | None:
     if span == OWN:
         total -= outside
     elif span != ALL:
-        if not span.start or head_of(span.start) != span.start:
+        if not span.start or head_of(span.start) != span.start or span.stop != span.start + b"\xff":
             return None
         total = total_of(rows, d, span.start).entries
     now = int(rows.clock() * 1e6)
