@@ -45,14 +45,19 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         else:
             kept_as, kb, _ = self._locate(key)
         front, store = self._front, self._store
-        mark = front.mark
-        copy = front.lookup(kept_as)
+        mark, lookup = front.mark, front.lookup  # a method that is not the class's costs more if it is called at once
+        copy = lookup(kept_as)
         if copy is not None:
             value, tag, seq, stamp, until = copy
             try:
-                valid = store.begin().id() == mark and stamp >= front.floor and (until is None or store.clock() < until)
+                valid = (
+                    (store.latest[0] == mark or store.begin().id() == mark)
+                    and stamp >= front.floor
+                    and (until is None or store.clock() < until)
+                )
                 if valid:
-                    front.promote(kept_as)
+                    promote = front.promote
+                    promote(kept_as)
             except Exception:  # another thread has just dropped the copy, or the store is in trouble and will say so
                 valid = False
             if valid:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from persistdict.errors import ConflictError, TransactionError
 from persistdict.records import ABSENT, ANY, KEPT, Condition, Found, Item, Receipt, Record, Transaction, holds
 from persistdict.spans import ALL, KEPT_FROM, Span
+from persistdict.store import NOT_TOLD
 
 __all__ = ["Overlay"]
 
@@ -48,6 +49,8 @@ class Overlay:
         cleared: spans of which nothing is left but what was written since.
         settings: what `set_info` has set.
     """
+
+    latest = NOT_TOLD
 
     def __init__(self, bare: Any) -> None:
         self.bare = bare

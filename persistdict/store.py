@@ -11,7 +11,8 @@ Guarantees that every store gives, and `persistdict.testing.StoreContract` check
   store once they return. A failed one changes nothing.
 - An entry whose time is over is absent from every read at once, whether or not it was removed already.
 - `begin().id()` tells which commit a reader sees now. It never falls, grows with every commit of anybody, and
-  costs next to nothing: a copy made at id N is valid as long as the id is N.
+  costs next to nothing: a copy made at id N is valid as long as the id is N. `latest[0]` costs less still: a copy made
+  at id N is valid if it is N; any other value tells nothing.
 - No lock and no snapshot is held while a caller's code runs between two items of `scan`.
 
 Threads: any number may use a store. Arguments are encoded already; no user code runs in here, except the function given
@@ -21,7 +22,7 @@ to `update`, which must be quick, must not touch the store by another way, and m
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from typing import TypeVar
 
 from persistdict.bounded import Evictable
@@ -49,6 +50,7 @@ __all__ = [
     "ABSENT",
     "ANY",
     "KEPT",
+    "NOT_TOLD",
     "Capability",
     "Condition",
     "Found",
@@ -63,6 +65,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+NOT_TOLD = (None,)  # in place of `Store.latest` where it would not be cheaper
+
 
 class Store(Counted, Clocked, Evictable):
     """A handle on stored entries. Several handles may share the same entries; each has its own idle limit."""
@@ -71,6 +75,7 @@ class Store(Counted, Clocked, Evictable):
     place: str  # what to call it in messages: the path or the URL
     shared: Hashable  # equal for all handles on the same entries in this process
     begin: Callable[[], Moment]
+    latest: Sequence[int | None] = NOT_TOLD
     idle: float | None
     read_only: bool = False  # every write raises ReadOnlyError; reads are not noted
     max_batch: int = 1 << 62  # writes in one transaction

@@ -38,7 +38,10 @@ def test_a_read_that_begins_after_a_write_returned_sees_it_or_something_newer(tm
     assert counts["cold"] < counts["reads"] * 0.75
 
 
-@pytest.mark.parametrize("fault", ["no validation", "floor stays", "late admission", "own write forgotten"])
+@pytest.mark.parametrize(
+    "fault",
+    ["no validation", "floor stays", "late admission", "own write forgotten", "writes not told", "told too late"],
+)
 def test_the_coherence_driver_notices_a_planted_fault(tmp_path, fault):
     """With the validation of cached copies weakened, stale reads are counted."""
     for attempt in range(5):

@@ -45,6 +45,10 @@ class Sealed:
         return self.bare.begin
 
     @property
+    def latest(self) -> Any:
+        return self.bare.latest
+
+    @property
     def touched(self) -> Any:
         return self.bare.touched
 

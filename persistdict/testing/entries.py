@@ -144,6 +144,17 @@ class EntryTests(StoreTests):
         store.count()
         assert store.begin().id() == before
 
+    def test_what_is_told_of_the_newest_commit_is_never_an_older_one(self) -> None:
+        store, other = self.pair()
+        for number in range(3):
+            before = other.begin().id()
+            if number:
+                store.delete(key(1))
+            else:
+                store.put(key(1), b"", 1, b"v")
+            assert other.latest[0] != before or other.begin().id() == before
+            assert other.latest[0] in (None, other.begin().id(), other.begin().id() + 1)
+
     # The end
 
     def test_a_closed_handle_refuses_everything_and_others_go_on(self) -> None:

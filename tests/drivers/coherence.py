@@ -77,8 +77,24 @@ def plant(d: PersistDict[Any, Any], fault: str) -> None:
     elif fault == "late admission":
         admit = front.admit
         front.admit = lambda key, copy, size: admit(key, (*copy[:3], front.mark, copy[4]), size)
+    elif fault == "writes not told":
+        store.env.recent._begun = [0]
+    elif fault == "told too late":
+        _tell_late(store.env.recent)
     elif fault == "own write forgotten":
         front.wrote_many = lambda commit, keys: setattr(front, "mark", commit)
+
+
+def _tell_late(engine: Any) -> None:
+    """Have a process say which write was begun only when the next one begins."""
+
+    class Late:
+        last = 0
+
+        def __setitem__(self, place: int, begun: int) -> None:
+            engine.latest[place], self.last = self.last, begun
+
+    engine._begun = Late()
 
 
 class Player(threading.Thread):

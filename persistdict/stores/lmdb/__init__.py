@@ -3,7 +3,7 @@
 record.py       the bytes of an entry and of the index
 folder.py       who may use a folder, and how a new database appears in it whole
 gate.py         the locks that stand around opening and around every write
-company.py      who is alone with a store, and so needs no gate for a small write
+company.py      what processes tell each other: who is alone, so needs no gate for a small write; which write is the last
 engine.py       one LMDB environment: locks, growth, errors
 environment.py  the two environments of a folder in a process: opening, retries, fork
 registry.py     each environment once in a process

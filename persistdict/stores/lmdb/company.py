@@ -1,10 +1,13 @@
-"""Whether other processes have the store open; while none has, a small write needs no lock of the kernel's.
+"""What the processes that have a store open tell each other without a call of the kernel or of LMDB.
 
-The two system calls of the gate are a good part of what such a write costs. So two bytes stand in a file that all
-processes map:
+It stands in a file that all of them map:
 
-    COMPANY  others have the store open, or had (MET), or one is about to (COMING): a write stands under the gate
-    BUSY     the only process that has it open is writing, without the gate
+    0  COMPANY u8   others have the store open, or had (MET), or one is about to (COMING): a write stands under the gate
+    1  BUSY u8      the only process that has it open is writing, without the gate
+    8  LATEST u64   the id of the last write of the recent writes that was begun, in the machine's byte order
+
+The two system calls of the gate are a good part of what a small write costs, so it does without while a process is
+alone.
 
 The only process sets BUSY and then looks at COMPANY (`Engine.update`). Whoever opens the store holds the gate, sets
 COMPANY, and waits until BUSY is cleared or that process is gone; only then they have met. So at least one of the two
@@ -14,17 +17,25 @@ which Python does not have: what a processor has written is seen by all the othe
 Everything else, opening, drains, direct changes, growth, stands under the gate always. Who finds at a drain that the
 others are gone does without it again.
 
-Where the recent writes are not written through a map (room.py), nothing is mapped here, and nobody is ever alone.
+LATEST is told under LMDB's lock, before the commit. So while it is N, nothing was committed behind N that changes an
+entry, and what was read in snapshot N is what there is; that is seen without asking LMDB. When it is another number
+than that of the last commit, because a write is under way, has failed or has changed nothing, or because the file is
+from before the machine was started, it tells nothing, and LMDB is asked.
+
+Where the recent writes are not written through a map (room.py), nothing is mapped here, and nobody is ever alone. Nor
+where others have the store open and there is no file: they have none mapped.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import time
 from typing import Any
 
-from persistdict.errors import DiskFullError, refused
+from persistdict.errors import DiskFullError, OpenError, refused
+from persistdict.store import NOT_TOLD
 from persistdict.stores.lmdb.folder import FLAGS, open_own
 from persistdict.stores.lmdb.gate import USERS, Gate, Patience
 from persistdict.stores.lmdb.room import can_be_promised, give_room
@@ -33,6 +44,7 @@ __all__ = ["BUSY", "COMPANY", "Company", "never_alone"]
 
 COMPANY, BUSY = 0, 1
 MET, COMING = 1, 2
+LATEST = slice(8, 16)
 SIZE = 4096  # bytes
 SEEN = 1e-3  # seconds after which a byte that was written is seen by all
 
@@ -43,15 +55,17 @@ def never_alone() -> bytearray:
 
 
 class Company:
-    """The two bytes of a store, in one process.
+    """What is mapped of a store, in one process.
 
     Attributes:
-        flags: the bytes.
+        flags: COMPANY and BUSY.
+        latest: LATEST, as its one item.
         folder: the store.
     """
 
     def __init__(self, folder: str, gate: Gate) -> None:
         self.flags: Any = never_alone()
+        self.latest: Any = NOT_TOLD
         self.folder = folder
         self._gate = gate
         self._is_mapped = False
@@ -87,20 +101,30 @@ class Company:
 
     def forget(self) -> None:
         """Let go of the file."""
-        self.flags, self._is_mapped = never_alone(), False
+        self.flags, self.latest, self._is_mapped = never_alone(), NOT_TOLD, False
 
     def _is_alone(self) -> bool:
         return self._gate.user(USERS) is None
 
     def _map(self, make: bool) -> bool:
-        """Map the file, which gets its block on the disk before: who touches a hole on a full disk is killed."""
+        """Map the file, if all that have the store open do; whether it is mapped.
+
+        It gets its block on the disk before: who touches a hole on a full disk is killed.
+        """
         path = os.path.join(self.folder, FLAGS)
-        if self._is_mapped or not can_be_promised(self.folder) or not (make or os.path.exists(path)):
-            return self._is_mapped
+        if self._is_mapped:
+            return True
+        exists = os.path.exists(path)
+        if not can_be_promised(self.folder):
+            if exists and make:
+                self._unmake(path)
+            return False
+        if not exists and not (make and self._is_alone()):
+            return False
         try:
             fd = open_own(path, "flags")
         except DiskFullError:
-            return False  # nobody is alone, for nobody has it mapped
+            return False
         try:
             status = os.fstat(fd)
             if status.st_size < SIZE or not status.st_blocks:
@@ -112,5 +136,17 @@ class Company:
             raise refused(error, "map the store's flags", path) from error
         finally:
             os.close(fd)
+        self.latest = memoryview(self.flags)[LATEST].cast("Q")
         self._is_mapped = True
         return True
+
+    def _unmake(self, path: str) -> None:
+        """Remove a file that was mapped elsewhere, and cannot be here."""
+        if not self._is_alone():
+            raise OpenError(
+                errno.ENOTSUP,
+                "another process has the store open that sees it on another kind of file system than this one does (is "
+                "/proc missing in a container?); let all of them see it in the same way",
+                self.folder,
+            )
+        os.unlink(path)

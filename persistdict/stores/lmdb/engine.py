@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import lmdb
 
 from persistdict.errors import DiskFullError, NestedWriteError, PersistDictError, StoreError
+from persistdict.store import NOT_TOLD
 from persistdict.stores.lmdb.company import BUSY, COMPANY, never_alone
 from persistdict.stores.lmdb.failures import translated
 from persistdict.stores.lmdb.gate import Gate, Patience
@@ -77,13 +78,14 @@ class Engine:
         lock: guards writing and opening.
         evicting: held by the thread that evicts, before the gate's lock for that.
         writing: the thread whose write transaction is under way, or 0; changed under `lock`.
-        flags: the two bytes by which an update may do without the gate, see company.py; changed under `lock`.
+        flags, latest: what all processes see, see company.py: two bytes by which an update may do without the gate, and
+            the id of the last write that was begun, if all tell it; changed under `lock`.
     """
 
     def __init__(self, gate: Gate, byte: int, owner: Owner, enlarge: Enlarge = _set_mapsize) -> None:
         self.lock, self.evicting = threading.RLock(), threading.RLock()
         self.writing = 0
-        self.flags: Any = never_alone()
+        self.meet(never_alone(), NOT_TOLD)
         self.begin: Callable[..., Any] = raise_not_open
         self.begin_write: Callable[[], Any] = raise_not_open
         self.raw: lmdb.Environment | None = None
@@ -116,6 +118,7 @@ class Engine:
                             self._hold()
                         txn = self.begin_write()  # a `with` takes twice as long
                         try:
+                            self._begun[0] = txn.id()
                             done = work(txn, *args)
                         except BaseException:
                             txn.abort()
@@ -170,6 +173,7 @@ class Engine:
         """Run `work(txn, *args)` in one write transaction within `alone`. Raises MapFull."""
         try:
             with self.begin_write() as txn:
+                self._begun[0] = txn.id()
                 return work(txn, *args)
         except lmdb.MapFullError as error:
             raise MapFull(self) from error
@@ -252,6 +256,11 @@ class Engine:
 
     # The end, and fork
 
+    def meet(self, flags: Any, latest: Any) -> None:
+        """Take into use what all processes see."""
+        self.flags, self.latest = flags, latest
+        self._begun: Any = [0] if latest is NOT_TOLD else latest
+
     def adopt(self, raw: Any) -> None:
         """Take an open environment into use."""
         self.raw, self.begin, self.begin_write = raw, raw.begin, partial(raw.begin, None, None, True)
@@ -264,7 +273,7 @@ class Engine:
         """In the child: a new lock; the parent's environment is forgotten, not closed."""
         self.lock, self.evicting = threading.RLock(), threading.RLock()
         self.writing = 0
-        self.flags = never_alone()  # a write that was cut in two by the fork must not touch the parent's
+        self.meet(never_alone(), NOT_TOLD)  # a write that was cut in two by the fork must not touch the parent's
         self.forget(raise_not_open)
 
 

@@ -28,7 +28,7 @@ from persistdict.statistics import Removed
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout, readonly, registry
 from persistdict.stores.lmdb.closed import raise_closed
-from persistdict.stores.lmdb.company import Company, never_alone
+from persistdict.stores.lmdb.company import Company
 from persistdict.stores.lmdb.engine import RETRIES, TIMEOUT, Engine, MapFull, NotOpen, raise_not_open
 from persistdict.stores.lmdb.failures import translated, was_remapped
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
@@ -117,7 +117,7 @@ class Environment(Trust):
                 self.recent.hold_patiently(timeout)
                 readonly.announce_writer(self.gate, self.folder)
                 self.company.meet(timeout)
-                self.recent.flags = self.company.flags
+                self.recent.meet(self.company.flags, self.company.latest)
                 if self._id is not None and files.identity(self.folder) is None:
                     raise gone(self.folder, "data.mdb was deleted")
                 files.remove_leftovers(self.folder)
@@ -263,8 +263,8 @@ class Environment(Trust):
             with self.data.lock, self.recent.lock:
                 registry.unregister(self)
                 self._forget(raise_closed)
-                self.recent.flags = never_alone()
                 self.company.forget()
+                self.recent.meet(self.company.flags, self.company.latest)
                 self.gate.close()
 
     def _forget(self, begin: Callable[..., Any]) -> None:

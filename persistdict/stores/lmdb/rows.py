@@ -18,7 +18,7 @@ record says so, in `x` under its deadline and in `t` under its label if and only
 `e` does not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from persistdict.checksum import crc32
@@ -71,12 +71,14 @@ class Rows:
     timeout: float  # seconds that a write waits for other processes
     place: str
     begin: Callable[..., Any]  # of the recent writes
+    latest: Sequence[int | None]  # of them, likewise
     begin_data: Callable[..., Any]
 
     def bind(self) -> None:
         """Take over what the environments have opened; called again after every reopening."""
         self.bind_to(self.env.dbs)
         self.base = self.env.base
+        self.latest = self.env.recent.latest
         self.begin = self.env.recent.begin
         self.begin_data = self.env.data.begin  # last: whoever sees it sees the databases
 

@@ -20,7 +20,7 @@ from persistdict.errors import DiskFullError, MismatchError
 from persistdict.keys import MAX_KEY_SIZE
 from persistdict.spans import ALL, Span
 from persistdict.statistics import Counts, Sizes
-from persistdict.store import Capability, Found, Item, Record, Store, Transaction
+from persistdict.store import NOT_TOLD, Capability, Found, Item, Record, Store, Transaction
 from persistdict.stores.lmdb.backup import back_up
 from persistdict.stores.lmdb.closed import CLOSED
 from persistdict.stores.lmdb.compact import compact
@@ -128,10 +128,15 @@ class LmdbStore(Reading, Writing, Integrity, Store):
     def read(self, kb: bytes) -> Found | None:
         try:
             if self.idle is None and len(kb) < self.limit and len(self.touched) < MAX_TOUCHED:
-                env, r = self.env, self.begin()
-                commit = r.id()
-                settled = commit == env.settled
-                row = None if settled else r.get(kb)
+                env = self.env
+                row: bytes | None = None
+                commit: Any = self.latest[0]
+                settled = commit == env.settled  # so there are no recent writes
+                if not settled:
+                    r = self.begin()
+                    commit = r.id()
+                    settled = commit == env.settled
+                    row = None if settled else r.get(kb)
                 if row is not None:
                     seq, raw = row[:8], row[8:]
                 elif settled or commit == env.unmarked or self._is_unmarked(r):
@@ -183,8 +188,10 @@ class LmdbStore(Reading, Writing, Integrity, Store):
     def contains(self, kb: bytes) -> bool:
         try:
             if self.idle is None and len(kb) < self.limit:
-                r = self.begin()
-                row = None if r.id() == self.env.settled else r.get(kb)
+                settled, row = self.env.settled, None
+                if self.latest[0] != settled:
+                    r = self.begin()
+                    row = None if r.id() == settled else r.get(kb)
                 if row is not None:
                     if row[9] & EXPIRES == 0:
                         return not row[9] & GONE
@@ -296,4 +303,5 @@ class LmdbStore(Reading, Writing, Integrity, Store):
         env.release(self)
         # What a write under way still uses, the databases and the base, stays as it is.
         self.env = CLOSED
+        self.latest = NOT_TOLD
         self.begin = self.begin_data = CLOSED.begin
