@@ -260,19 +260,29 @@ def cleared_meanwhile(folder: str, rounds: int) -> dict[str, Any]:
     other["a"] = "new"
     assert d["b"] == 1  # notices the foreign write; the copy of "a" is known to be old from here on
     store: Any = d._store
-    begin = store.begin
+    begin, latest = store.begin, store.latest
 
     class Interrupted:
-        def id(self) -> int:
-            now = int(begin().id())
-            store.begin = begin
-            clearing = threading.Thread(target=d._front.clear)
-            clearing.start()
-            clearing.join()
+        def __getitem__(self, place: int) -> Any:
+            now = latest[place]
+            if now is not None:
+                interrupt()
             return now
 
-    store.begin = lambda *args: begin(*args) if args else Interrupted()
+        def id(self) -> int:
+            now = int(begin().id())
+            interrupt()
+            return now
+
+    def interrupt() -> None:
+        store.begin, store.latest = begin, latest
+        clearing = threading.Thread(target=d._front.clear)
+        clearing.start()
+        clearing.join()
+
+    store.begin, store.latest = Interrupted, Interrupted()
     found = d["a"]
+    assert store.latest is latest, "the read was not interrupted"
     d.close()
     other.close()
     assert found == "new", "a read returned what another handle had replaced before"
