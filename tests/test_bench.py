@@ -255,7 +255,7 @@ def test_what_was_counted_is_shown_beside_the_floors():
     counts = {"in lib/libpython3.so": 2000.0, "in lmdb/c.so": 900.0, "in lib/libc.so": 100.0, "sys: pwrite64": 5.0}
     least = {"in lib/libpython3.so": 500.0}
     theirs = {"in lib/libpython3.so": 1000.0, "Python calls": 1.0, "C calls": 2.0}
-    results.profile["get, hot"] = {BASE: counts, LEAN: theirs, "floor: dict + id()": least}
+    results.profile["get, hot"] = {BASE: counts, LEAN: theirs, "floor: dict + number": least}
     assert "| get, hot | persistdict |  | 3,000 | 3.00 | 2,000 | 900 | 0 | 100 | 5.0 pwrite64 |" in spending.table(
         results
     )

@@ -13,7 +13,7 @@ __all__ = ["goals", "table"]
 
 Counts = dict[str, float]
 SAME = 0.1  # persistdict without its cache is left out where it differs less
-CHECKED, VALID = "floor: lmdb + checksum", "floor: dict + id()"
+CHECKED, VALID = "floor: lmdb + checksum", "floor: dict + number"
 # What a goal compares, and the floor that does the same.
 COMPARED = {
     "hot get against lmdb, lean": ("get, hot", LEAN, VALID),
