@@ -120,7 +120,7 @@ class Many(Core[K, V]):
 
         def work(txn: Transaction) -> int:
             counts[0] = sum(txn.discard(kb) for _, kb, _ in located)
-            return txn.id() if counts[0] else 0
+            return txn.id()
 
         self._write_many(work, [kept_as for kept_as, *_ in located], len(located))
         self._tally.deletes.add(counts[0])

@@ -277,7 +277,7 @@ def _remove(home: Creation[Any, Any], kbs: list[bytes]) -> int:
 
     def work(txn: Transaction) -> int:
         counts[0] = sum(txn.discard(kb) for kb in kbs)
-        return txn.id() if counts[0] else 0
+        return txn.id()
 
     # To the front it is as a commit of others: it cannot tell which of its copies the keys have.
     home._write(lambda: home._store.update(work, size=len(kbs)), lambda front, commit: None)

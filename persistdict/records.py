@@ -171,4 +171,4 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def id(self) -> int:
-        """The id that this transaction's commit will have."""
+        """The id that this transaction's commit will have; 0 if nothing was written so far, so that there is none."""

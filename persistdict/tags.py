@@ -109,7 +109,7 @@ class Tags(Core[K, V]):
 
         def work(txn: Transaction) -> int:
             counts[0] = sum(txn.discard(kb, label) for kb in kbs)
-            return txn.id() if counts[0] else 0
+            return txn.id()
 
         # To the front it is as a commit of others: it cannot tell which of its copies the keys have.
         self._write(lambda: self._store.update(work, size=len(kbs)), lambda front, commit: None)

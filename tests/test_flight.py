@@ -412,14 +412,23 @@ def test_the_lease_of_one_who_computes_for_long_is_renewed(scene):
 
 
 def test_from_one_that_is_stopped_the_lease_is_taken(scene):
-    """It goes on later, and gets the value that is there."""
+    """It goes on later, and gets the value that is there; and what is written after that, too."""
 
-    def compute():
-        scene.note("begun")
-        until(lambda: scene.noted("go"))
-        return "late"
+    def work(d):
+        d["x"] = "old"
 
-    pid, _ = scene.child(lambda d: d.get_or_create("k", compute, lease=0.2))
+        def compute():
+            scene.note("begun")
+            until(lambda: scene.noted("go"))
+            assert d["x"] == d["x"] == "old"
+            return "late"
+
+        found = d.get_or_create("k", compute, lease=0.2)
+        scene.note("found")
+        until(lambda: scene.noted("written"))
+        return [found, d["x"]]
+
+    pid, _ = scene.child(work)
     until(lambda: scene.noted("begun") == 1)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -427,7 +436,10 @@ def test_from_one_that_is_stopped_the_lease_is_taken(scene):
             assert d.get_or_create("k", lambda: "mine") == "mine"
             scene.note("go")
             os.kill(pid, signal.SIGCONT)
-            assert scene.answers() == ["mine"]
+            until(lambda: scene.noted("found"))
+            d["x"] = "new"
+            scene.note("written")
+            assert scene.answers() == [["mine", "new"]]
             assert d["k"] == "mine"
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -160,3 +160,16 @@ def test_who_cannot_tell_does_not_write_beside_those_who_do(tmp_path, d, monkeyp
         assert alone["key"] == 2
     with PersistDict(tmp_path / "d", **QUIET) as d:
         assert (d["key"], d._store.latest[0] is None) == (2, False)
+
+
+def test_that_nothing_is_recent_is_known_only_of_a_commit(d):
+    """A drain that finds gone what it has applied takes nothing away, and the id that it had is the next write's."""
+    from persistdict.stores.lmdb import drain
+
+    store = d._store
+    d.flush()
+    drain._take_away(store, [(b"\x10gone", bytes(100))])
+    assert store.env.settled == store.begin().id()
+    with PersistDict(d._store.place, **QUIET, caching=False) as other:
+        other["key"] = 2
+    assert (d["key"], "key" in d) == (2, True)

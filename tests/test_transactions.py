@@ -61,6 +61,30 @@ def in_thread(work):
 # All or nothing
 
 
+@pytest.mark.parametrize("way", ["del", "pop", "over at once", "within"])
+@pytest.mark.parametrize("whose", ["own", "another handle's"])
+def test_one_that_takes_back_what_it_did_leaves_no_copy_behind(opened, way, whose):
+    """Nothing is written at its end; the commit that comes next is taken for what it is."""
+    d = opened()
+    writer = d if whose == "own" else opened()
+    d.update(x=1, y=1)
+    assert (d["x"], d["y"]) == (1, 1)
+    with d.transaction() as t:
+        if way == "over at once":
+            t.set("new", 1, ttl=1e-9)
+        elif way == "within":
+            with d.transaction():
+                d["new"] = 1
+            del t["new"]
+        else:
+            t["new"] = 1
+            assert t.pop("new") == 1 if way == "pop" else not t.__delitem__("new")
+    writer["x"] = 2
+    assert (d["x"], d["y"]) == (2, 1)
+    del writer["y"]
+    assert (d["x"], d.get("y"), "y" in d, dict(d)) == (2, None, False, {"x": 2})
+
+
 def test_others_see_nothing_until_the_end_and_then_everything(opened):
     d, other = opened(), opened()
     d.update(a=1, b=2, c=3)

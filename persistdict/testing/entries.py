@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from persistdict.errors import ClosedError
-from persistdict.store import ABSENT, Receipt
+from persistdict.store import ABSENT, Receipt, Transaction
 from persistdict.testing.base import StoreTests, kbs, key
 
 __all__ = ["EntryTests"]
@@ -154,6 +154,21 @@ class EntryTests(StoreTests):
                 store.put(key(1), b"", 1, b"v")
             assert other.latest[0] != before or other.begin().id() == before
             assert other.latest[0] in (None, other.begin().id(), other.begin().id() + 1)
+
+    def test_a_transaction_that_does_nothing_has_no_id_or_makes_a_commit(self) -> None:
+        store, other = self.pair()
+        store.put(key(1), b"", 1, b"v", label=b"l")
+
+        def work(txn: Transaction) -> int:
+            assert txn.put(key(1), b"", 1, b"w", when=ABSENT) is None
+            assert txn.delete(key(2)) is None
+            assert not txn.discard(key(1), b"other")
+            return txn.id()
+
+        assert store.update(work) in (0, other.begin().id())
+        assert store.update(work, size=10**6) in (0, other.begin().id())
+        assert other.read(key(1))[1] == b"v"  # type: ignore[index]
+        assert store.update(lambda txn: (txn.discard(key(1)), txn.id())) == (True, other.begin().id())
 
     # The end
 

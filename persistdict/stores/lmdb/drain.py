@@ -241,11 +241,9 @@ def _take_away(rows: Rows, found: Recent) -> None:
 
 
 def _drop_rows(r: Any, part: Recent) -> int:
-    """Gives the id if nothing is left."""
-    for key, raw in part:
-        if r.get(key) == raw:
-            r.delete(key)
-    return r.id() if r.stat()["entries"] == RESERVED else -1
+    """Gives the id if nothing is left; -1 also if nothing was taken away, for then there is no commit of that id."""
+    taken = [key for key, raw in part if r.get(key) == raw and r.delete(key)]
+    return r.id() if taken and r.stat()["entries"] == RESERVED else -1
 
 
 def _without_void(d: Any, rows: Rows, found: Recent) -> Recent:

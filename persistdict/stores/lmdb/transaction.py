@@ -46,7 +46,7 @@ class RecentTransaction(_Counting):
     def __init__(self, rows: Pair, r: Any, full: bool = False) -> None:
         super().__init__()
         self._rows, self._r, self._full = rows, r, full
-        self.written = 0
+        self.written, self._changes = 0, False
 
     def get(self, kb: bytes) -> Record | None:
         return self._rows.get_in(self._r, self._rows.begin_data(self._rows.k), kb)
@@ -60,11 +60,15 @@ class RecentTransaction(_Counting):
         self.written += len(blob) + 100
         if self.written > self._rows.env.much:
             refuse_without_room(self._rows.env, self.written)
-        return self._rows.put_recent(self._r, self._next(), kb, hint, tag, blob, ttl, when, label)
+        receipt = self._rows.put_recent(self._r, self._next(), kb, hint, tag, blob, ttl, when, label)
+        self._changes |= receipt is not None
+        return receipt
 
     def discard(self, kb: bytes, label: bytes | None = None) -> bool:
         self.written += 100
-        return self._rows.delete_recent(self._r, self._next(), kb, ANY, label) is not None
+        place = self._rows.delete_recent(self._r, self._next(), kb, ANY, label)
+        self._changes |= place is not None
+        return place is not None
 
     def clear(self, span: Span = ALL) -> int:
         raise RuntimeError("clear needs update(whole=True)")
@@ -80,7 +84,7 @@ class RecentTransaction(_Counting):
         raise RuntimeError("set_info needs update(whole=True)")
 
     def id(self) -> int:
-        return int(self._r.id())
+        return int(self._r.id()) if self._changes else 0  # else LMDB gives that id to the next one
 
 
 class DirectTransaction(_Counting):
