@@ -45,7 +45,7 @@ class Entries(Tags[K, V], Ordered[K, V], Conditions[K, V], Memoizing[K, V], Dict
         else:
             kept_as, kb, _ = self._locate(key)
         front, store = self._front, self._store
-        mark, lookup = front.mark, front.lookup  # a method that is not the class's costs more if it is called at once
+        mark, lookup = front.mark, front.lookup  # what an instance has is called faster by a name of its own
         copy = lookup(kept_as)
         if copy is not None:
             value, tag, seq, stamp, until = copy

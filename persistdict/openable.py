@@ -69,6 +69,7 @@ class Openable(Generic[K, V]):
                 return
             seal = self._options.seal()
             store = make_store(self._options)
+            store.renumbered = self._front.clear
             self._tally.follow(store.counts)
             try:
                 self._mode = agree(store, self._options, self._codec.name, seal)

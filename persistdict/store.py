@@ -12,7 +12,8 @@ Guarantees that every store gives, and `persistdict.testing.StoreContract` check
 - An entry whose time is over is absent from every read at once, whether or not it was removed already.
 - `begin().id()` tells which commit a reader sees now. It never falls, grows with every commit of anybody, and
   costs next to nothing: a copy made at id N is valid as long as the id is N. `latest[0]` costs less still: a copy made
-  at id N is valid if it is N; any other value tells nothing.
+  at id N is valid if `latest[0]` is N; any other value tells nothing. After a failure ids may begin anew: `renumbered`
+  is called before anybody sees one, and copies made at earlier ids are worth nothing.
 - No lock and no snapshot is held while a caller's code runs between two items of `scan`.
 
 Threads: any number may use a store. Arguments are encoded already; no user code runs in here, except the function given
@@ -65,7 +66,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-NOT_TOLD = (None,)  # in place of `Store.latest` where it would not be cheaper
+NOT_TOLD = (None,)  # stands for `Store.latest` where it cannot be told, or not at less cost
 
 
 class Store(Counted, Clocked, Evictable):
@@ -76,6 +77,7 @@ class Store(Counted, Clocked, Evictable):
     shared: Hashable  # equal for all handles on the same entries in this process
     begin: Callable[[], Moment]
     latest: Sequence[int | None] = NOT_TOLD
+    renumbered: Callable[[], object] = staticmethod(lambda: None)  # is called before ids begin anew
     idle: float | None
     read_only: bool = False  # every write raises ReadOnlyError; reads are not noted
     max_batch: int = 1 << 62  # writes in one transaction

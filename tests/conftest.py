@@ -27,7 +27,7 @@ def open_files() -> set[str]:
             found.add(os.readlink(f"/proc/self/fd/{fd}"))
         except OSError:
             continue
-    return {name for name in found if name.endswith((".mdb", "gate.lock", "flags.map"))}
+    return {name for name in found if name.endswith((".mdb", "gate.lock", "flags.map", "latest.map"))}
 
 
 def threads_of_ours() -> set[str]:

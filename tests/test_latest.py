@@ -1,17 +1,21 @@
 """A copy is served without asking LMDB, as long as no process has told of a later write."""
 
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
+import lmdb
 import pytest
-from drivers.running import ask_child
+from drivers.running import answer_of, ask_child, in_child
 
-from persistdict import PersistDict
-from persistdict.stores.lmdb import company
-from persistdict.stores.lmdb.folder import FLAGS
+from persistdict import PersistDict, StoreGoneError
+from persistdict.stores.lmdb import room
+from persistdict.stores.lmdb.folder import LATEST
+from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.room import can_be_promised
 
 QUIET = {"background_thread": "disabled"}
@@ -28,6 +32,11 @@ def d(tmp_path):
     with PersistDict(tmp_path / "d", **QUIET) as d:
         d["key"] = 1
         yield d
+
+
+def place_of(path):
+    """The file in which it is told."""
+    return Path(recent_folder(str(path)), LATEST)
 
 
 def asked(d):
@@ -108,11 +117,10 @@ def test_a_write_that_was_told_and_not_done_costs_a_question(tmp_path, d, way):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 2**64 - 1])
-def test_what_was_told_before_the_machine_was_started_tells_nothing(tmp_path, number):
+def test_a_number_that_is_not_that_of_the_last_commit_tells_nothing(tmp_path, number):
     with PersistDict(tmp_path / "d", **QUIET) as d:
         d["key"] = 1
-    with open(tmp_path / "d" / FLAGS, "r+b") as file:
-        file.seek(company.LATEST.start)
+    with open(place_of(tmp_path / "d"), "r+b") as file:
         file.write(struct.pack("=Q", number))
     with PersistDict(tmp_path / "d", **QUIET) as d, PersistDict(tmp_path / "d", **QUIET) as other:
         for value in range(2, 8):
@@ -136,30 +144,143 @@ def test_handles_that_are_closed_or_forked_are_told_nothing(tmp_path, d):
     assert d["key"] == 2
 
 
-# Who cannot map the file
+# Either all processes map the file, or none does
 
 
-def test_who_cannot_tell_does_not_write_beside_those_who_do(tmp_path, d, monkeypatch):
-    come = """if True:
-        import sys
-        from persistdict import PersistDict
-        from persistdict.stores.lmdb import company
-        company.can_be_promised = lambda folder: False
-        PersistDict(sys.argv[1])["key"] = 2"""
-    ended = subprocess.run([sys.executable, "-c", come, tmp_path / "d"], capture_output=True, text=True)
-    assert "OpenError: [Errno 95] another process has the store open that sees it on another kind" in ended.stderr
+def spawned(path, code):
+    """Run code on a dictionary in a process of its own; what it printed, and what went wrong."""
+    head = "import sys\nfrom persistdict import PersistDict\nfrom persistdict.stores.lmdb import room\n"
+    tail = "import os\nsys.stdout.flush()\nos._exit(0)\n"
+    ended = subprocess.run([sys.executable, "-c", head + code + tail, path], capture_output=True, text=True)
+    return ended.stdout, ended.stderr
+
+
+COME = "d = PersistDict(sys.argv[1], background_thread='disabled')\nd['key'] = d['key'] + 1\n"
+BLIND = "room.filesystem_under = lambda path: None\n"
+
+
+def test_one_that_cannot_tell_the_file_system_tells_its_writes_where_others_do(tmp_path, d):
     assert d["key"] == 1
-    d.close()
-    monkeypatch.setattr(company, "can_be_promised", lambda folder: False)
-    with PersistDict(tmp_path / "d", **QUIET) as alone:
-        assert (alone["key"], alone._store.latest[0]) == (1, None)
-        assert not (tmp_path / "d" / FLAGS).exists()
-        monkeypatch.undo()
-        elsewhere(tmp_path / "d", lambda other: other.update(key=2))
-        assert not (tmp_path / "d" / FLAGS).exists(), "it was made beside a process that does not map it"
-        assert alone["key"] == 2
+    assert spawned(tmp_path / "d", BLIND + COME) == ("", "")
+    assert d["key"] == 2
+
+
+def test_where_it_was_not_made_nobody_joins_who_does_not_tell(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "filesystem_under", lambda path: None)
     with PersistDict(tmp_path / "d", **QUIET) as d:
-        assert (d["key"], d._store.latest[0] is None) == (2, False)
+        d["key"] = 1
+        assert (d["key"], d._store.latest[0], place_of(tmp_path / "d").exists()) == (1, None, False)
+        assert spawned(tmp_path / "d", BLIND + COME) == ("", "")
+        assert d["key"] == 2
+        assert "OpenError: [Errno 2] another process has this store open" in spawned(tmp_path / "d", COME)[1]
+        assert d["key"] == 2
+    monkeypatch.undo()
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        assert (d["key"], d["key"]) == (2, 2)
+        assert spawned(tmp_path / "d", COME) == ("", "")
+        assert d["key"] == 3
+
+
+def test_one_that_was_deleted_is_noticed_by_whoever_comes_and_whoever_writes(tmp_path):
+    d = PersistDict(tmp_path / "d", **QUIET)
+    d["key"] = 1
+    place_of(tmp_path / "d").unlink()
+    assert "OpenError: [Errno 2] another process has this store open" in spawned(tmp_path / "d", COME)[1]
+    d["other"] = 2
+    with pytest.raises(StoreGoneError, match=r"latest\.map was deleted"):
+        d.flush()
+    with pytest.raises(StoreGoneError):
+        d.close()
+
+
+@pytest.mark.parametrize("size", [None, 0, 8, 4096])
+def test_one_that_was_never_finished_is_made_by_who_is_alone(tmp_path, size):
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        d["key"] = 1
+    place_of(tmp_path / "d").unlink()
+    if size is not None:
+        with open(place_of(tmp_path / "d"), "wb") as file:
+            file.truncate(size)  # a hole
+    with PersistDict(tmp_path / "d", **QUIET) as d:
+        assert os.stat(place_of(tmp_path / "d")).st_blocks
+        assert (d["key"], d["key"]) == (1, 1)
+        assert spawned(tmp_path / "d", COME) == ("", "")
+        assert d["key"] == 2
+
+
+# It is as old as the ids that it tells
+
+
+def test_an_idle_child_of_a_fork_does_not_use_what_was_exchanged_meanwhile(tmp_path, d):
+    """The folder is replaced by a copy of itself while the child has not used it."""
+    d.close()
+    held = PersistDict(tmp_path / "d", **QUIET)
+    assert held["key"] == 1
+    go = os.pipe()
+
+    def child():
+        assert os.read(go[0], 1) == b"."
+        assert held["key"] == held["key"] == 1
+        assert spawned(tmp_path / "d", COME) == ("", "")
+        return held["key"]
+
+    pid, pipe = in_child(child)
+    held.close()
+    shutil.copytree(tmp_path / "d", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "d")
+    os.rename(tmp_path / "copy", tmp_path / "d")
+    os.write(go[1], b".")
+    assert answer_of(pid, pipe, "the child") == 2
+    assert PersistDict(tmp_path / "d", **QUIET).pop("key") == 2
+
+
+def test_after_a_failure_ids_of_before_say_nothing(tmp_path, d):
+    """The environments are given up and opened anew, and the recent writes were made anew meanwhile."""
+    for _ in range(20):
+        d["key"] = 1
+    d.flush()
+    assert d["key"] == 1
+    env = d._store.env
+    mark = d._front.mark
+    with env.data.lock, env.recent.lock:
+        env._abandon(lmdb.BadRslotError("lost"))
+        shutil.rmtree(recent_folder(str(tmp_path / "d")))
+    assert d["key"] == 1
+    while d._store.begin().id() < mark:
+        assert spawned(tmp_path / "d", COME) == ("", "")
+        assert d["key"] == d["key"] == d.get_versioned("key")[0]
+
+
+def test_one_whose_store_was_exchanged_does_not_disturb_the_others(tmp_path):
+    """It writes on into files that nobody else has, until it notices."""
+    old = PersistDict(tmp_path / "d", **QUIET)
+    old["key"] = 1
+    old.flush()
+    shutil.copy(tmp_path / "d" / "data.mdb", tmp_path / "data.mdb")
+    os.replace(tmp_path / "data.mdb", tmp_path / "d" / "data.mdb")
+    write = """if True:
+        import subprocess
+        d = PersistDict(sys.argv[1], background_thread="disabled")
+        for _ in range(10):
+            d["key"] = 1
+        assert d["key"] == 1
+        come = "import sys; from persistdict import PersistDict; PersistDict(sys.argv[1])['key'] = 2"
+        subprocess.run([sys.executable, "-c", come, sys.argv[1]], check=True)
+        print("written", flush=True)
+        sys.stdin.readline()
+        print(d["key"])
+    """
+    code = "import sys\nfrom persistdict import PersistDict\n" + write
+    new = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "d"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with new:
+        assert new.stdout.readline() == "written\n"
+        for _ in range(30):
+            old["key"] = 3
+        assert new.communicate("go on\n")[0] == "2\n"
+    with pytest.raises(StoreGoneError):
+        old.close()
 
 
 def test_that_nothing_is_recent_is_known_only_of_a_commit(d):

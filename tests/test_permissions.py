@@ -88,7 +88,9 @@ def modes_with(folder_mode, file_mode, *, recent=True, backup=False):
     names = ("data.mdb",) if backup else ("data.mdb", "lock.mdb", "gate.lock", "flags.map")
     found = {".": folder_mode} | dict.fromkeys(names, file_mode)
     if recent and not backup:
-        found |= {RECENT: folder_mode, f"{RECENT}/data.mdb": file_mode, f"{RECENT}/lock.mdb": file_mode}
+        found |= {RECENT: folder_mode} | {
+            f"{RECENT}/{name}": file_mode for name in ("data.mdb", "lock.mdb", "latest.map")
+        }
     return found
 
 
@@ -312,7 +314,8 @@ def test_strangers_are_refused_whatever_they_say(commons):
     os.chmod(path, 0o775)
     assert f"belongs to the user {ANN}" in as_user(attempt, EVE, [OTHERS])
     assert f"belongs to the user {ANN}" in attempt()  # root
-    for name in ("data.mdb", "lock.mdb", "gate.lock", "flags.map", RECENT, f"{RECENT}/data.mdb", f"{RECENT}/lock.mdb"):
+    recent = [RECENT, *(f"{RECENT}/{name}" for name in ("data.mdb", "lock.mdb", "latest.map"))]
+    for name in ("data.mdb", "lock.mdb", "gate.lock", "flags.map", *recent):
         os.chown(f"{path}/{name}", EVE, OTHERS)
         assert f"belongs to the user {EVE}" in as_user(attempt, ANN, [TEAM, OTHERS]), name
         os.chown(f"{path}/{name}", ANN, TEAM)
@@ -430,7 +433,7 @@ def test_recent_writes_that_are_a_link_or_have_links_are_never_written_through(c
 
 def test_a_file_that_everybody_may_write_to_is_refused(commons):
     path = fill(f"{commons}/d")
-    for name in ("data.mdb", "lock.mdb", "gate.lock", "flags.map", f"{RECENT}/data.mdb"):
+    for name in ("data.mdb", "lock.mdb", "gate.lock", "flags.map", f"{RECENT}/data.mdb", f"{RECENT}/latest.map"):
         os.chmod(f"{path}/{name}", 0o606)
         with pytest.raises(UnsafePathError, match="writable by everybody"):
             opened(path)

@@ -206,7 +206,7 @@ def test_sizes(tmp_path):
         assert flushed.backlog == 0
         assert 1_000_000 < flushed.live_bytes < 2_000_000
         paths = [os.path.join(folder, name) for folder, _, names in os.walk(tmp_path) for name in names]
-        assert len(paths) == 6
+        assert len(paths) == 7
         assert d.stats().file_bytes == sum(os.stat(path).st_blocks * 512 for path in paths)
         d.clear()
         assert d.stats().live_bytes < 1 << 16 < 1_000_000 < d.stats().file_bytes

@@ -65,8 +65,8 @@ class Probe:
 class Watched(Engine):
     """Takes the probe for each transaction of the recent writes."""
 
-    def adopt(self, raw: Any) -> None:
-        super().adopt(raw)
+    def adopt(self, raw: Any, *rest: Any) -> None:
+        super().adopt(raw, *rest)
         if self._byte == RECENT:
             begin = self.begin_write
             self.begin_write = lambda: (Probe.take(self), begin())[1]

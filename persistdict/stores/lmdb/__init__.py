@@ -3,11 +3,12 @@
 record.py       the bytes of an entry and of the index
 folder.py       who may use a folder, and how a new database appears in it whole
 gate.py         the locks that stand around opening and around every write
-company.py      what processes tell each other: who is alone, so needs no gate for a small write; which write is the last
+company.py      who is alone with a store, and so needs no gate for a small write
 engine.py       one LMDB environment: locks, growth, errors
 environment.py  the two environments of a folder in a process: opening, retries, fork
 registry.py     each environment once in a process
 recent.py       recent writes, which are not synced
+latest.py       the last of them, told to all processes in mapped memory
 drain.py        bringing them into the data
 backup.py       a store of one moment elsewhere
 compact.py      giving space back

@@ -78,14 +78,16 @@ class Engine:
         lock: guards writing and opening.
         evicting: held by the thread that evicts, before the gate's lock for that.
         writing: the thread whose write transaction is under way, or 0; changed under `lock`.
-        flags, latest: what all processes see, see company.py: two bytes by which an update may do without the gate, and
-            the id of the last write that was begun, if all tell it; changed under `lock`.
+        flags: the two bytes by which an update may do without the gate, see company.py; changed under `lock`.
+        latest: the id of the last write that was begun, if all processes tell it, see latest.py; changed under `lock`.
     """
 
     def __init__(self, gate: Gate, byte: int, owner: Owner, enlarge: Enlarge = _set_mapsize) -> None:
         self.lock, self.evicting = threading.RLock(), threading.RLock()
         self.writing = 0
-        self.meet(never_alone(), NOT_TOLD)
+        self.flags: Any = never_alone()
+        self.latest: Any = NOT_TOLD
+        self._begun: Any = [0]  # where a write tells its id: in `latest`, or to nobody
         self.begin: Callable[..., Any] = raise_not_open
         self.begin_write: Callable[[], Any] = raise_not_open
         self.raw: lmdb.Environment | None = None
@@ -256,24 +258,21 @@ class Engine:
 
     # The end, and fork
 
-    def meet(self, flags: Any, latest: Any) -> None:
-        """Take into use what all processes see."""
-        self.flags, self.latest = flags, latest
-        self._begun: Any = [0] if latest is NOT_TOLD else latest
-
-    def adopt(self, raw: Any) -> None:
-        """Take an open environment into use."""
+    def adopt(self, raw: Any, latest: Any = NOT_TOLD) -> None:
+        """Take an open environment into use; `latest`: where its writes are told."""
+        self._begun, self.latest = [0] if latest is NOT_TOLD else latest, latest
         self.raw, self.begin, self.begin_write = raw, raw.begin, partial(raw.begin, None, None, True)
 
     def forget(self, begin: Callable[..., Any]) -> None:
         """Let go of the environment; `begin` stands in its place."""
         self.begin, self.begin_write, self.raw = begin, begin, None
+        self._begun, self.latest = [0], NOT_TOLD
 
     def after_fork(self) -> None:
         """In the child: a new lock; the parent's environment is forgotten, not closed."""
         self.lock, self.evicting = threading.RLock(), threading.RLock()
         self.writing = 0
-        self.meet(never_alone(), NOT_TOLD)  # a write that was cut in two by the fork must not touch the parent's
+        self.flags = never_alone()  # a write that was cut in two by the fork must not touch the parent's
         self.forget(raise_not_open)
 
 

@@ -25,15 +25,17 @@ from persistdict.bounded import Usage
 from persistdict.errors import NotAStoreError, OpenError, PersistDictError, StoreGoneError, refused
 from persistdict.forking import is_held_here
 from persistdict.statistics import Removed
+from persistdict.store import NOT_TOLD
 from persistdict.stores.lmdb import folder as files
 from persistdict.stores.lmdb import layout, readonly, registry
 from persistdict.stores.lmdb.closed import raise_closed
-from persistdict.stores.lmdb.company import Company
+from persistdict.stores.lmdb.company import Company, never_alone
 from persistdict.stores.lmdb.engine import RETRIES, TIMEOUT, Engine, MapFull, NotOpen, raise_not_open
 from persistdict.stores.lmdb.failures import translated, was_remapped
 from persistdict.stores.lmdb.gate import DATA, RECENT, USERS, Gate
 from persistdict.stores.lmdb.guard import DAMAGED
-from persistdict.stores.lmdb.opening import find_or_open, forget_inherited, let_go, share, unshare
+from persistdict.stores.lmdb.latest import open_latest
+from persistdict.stores.lmdb.opening import find_or_open, let_go, share, unshare
 from persistdict.stores.lmdb.presence import Presence, gone, places_of
 from persistdict.stores.lmdb.recent import enlarge, open_recent, recent_folder, remove_stale
 from persistdict.stores.lmdb.trust import Trust
@@ -55,7 +57,8 @@ class Environment(Trust):
         read_only: whether the medium is.
         identity: device and inode of the data that are open.
         base: what is added to ids of `recent` to make numbers.
-        settled: an id of `recent` at which nothing was in it.
+        openings: how often they were opened; the ids of one opening say nothing in the next.
+        settled: the id of a commit of `recent` that has left nothing in it.
         examined: an id of `recent` for which it is known whether anything was in it.
         unmarked: an id of `recent` at which there was no mark.
         durable: the last number known to be on the disk.
@@ -76,7 +79,7 @@ class Environment(Trust):
         super().__init__()
         self.folder = folder
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()  # guarded by the registry's lock
-        self.base = 0
+        self.base = self.openings = 0
         self.identity: tuple[int, int] | None = None
         self.dbs: dict[str, Any] = {}
         self.settled = self.examined = self.unmarked = self.durable = -1
@@ -116,10 +119,10 @@ class Environment(Trust):
                 self.data.hold_patiently(timeout)
                 self.recent.hold_patiently(timeout)
                 readonly.announce_writer(self.gate, self.folder)
-                self.company.meet(timeout)
-                self.recent.meet(self.company.flags, self.company.latest)
                 if self._id is not None and files.identity(self.folder) is None:
                     raise gone(self.folder, "data.mdb was deleted")
+                self.company.meet(timeout)
+                self.recent.flags = self.company.flags
                 files.remove_leftovers(self.folder)
                 remove_stale(self.folder)
                 if files.identity(self.folder) is None:
@@ -157,6 +160,7 @@ class Environment(Trust):
             recent.reader_check()
             if isinstance(recent, lmdb.Environment):
                 share(recent_folder(self.folder), recent)
+            latest = NOT_TOLD if self.read_only else open_latest(recent_folder(self.folder), self.company.is_alone)
         except BaseException:
             if not self.read_only:
                 let_go(recent)
@@ -164,7 +168,8 @@ class Environment(Trust):
         self._id, self.durable = stored, -1
         self.settled = self.examined = self.unmarked = -1
         self.pending, self.armed, self.due = 0, False, float("inf")
-        self.recent.adopt(recent)
+        self.openings += 1
+        self.recent.adopt(recent, latest)
         self.take_up(raw, dbs)
 
     def take_up(self, raw: lmdb.Environment, dbs: dict[str, Any]) -> None:
@@ -263,8 +268,8 @@ class Environment(Trust):
             with self.data.lock, self.recent.lock:
                 registry.unregister(self)
                 self._forget(raise_closed)
+                self.recent.flags = never_alone()
                 self.company.forget()
-                self.recent.meet(self.company.flags, self.company.latest)
                 self.gate.close()
 
     def _forget(self, begin: Callable[..., Any]) -> None:
@@ -291,6 +296,7 @@ class Environment(Trust):
         """In the child: new locks; forget the parent's environments without closing them."""
         for engine in (self.data, self.recent):
             engine.after_fork()
+        self.company.forget()  # until it opens the files for itself, others may exchange them
         self._forget(raise_not_open)
 
 
@@ -318,13 +324,3 @@ def open_environment(
             registry.register(environment, files.identity(folder))
         environment.users.add(user)
         return environment
-
-
-def _after_fork_in_child() -> None:
-    forget_inherited()
-    for environment in registry.environments.values():
-        environment.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -27,6 +27,7 @@ __all__ = [
     "DATA",
     "FLAGS",
     "GATE",
+    "LATEST",
     "LOCK",
     "NEW",
     "PRIVATE",
@@ -46,7 +47,7 @@ __all__ = [
     "sync_folder",
 ]
 
-DATA, LOCK, GATE, FLAGS = "data.mdb", "lock.mdb", "gate.lock", "flags.map"
+DATA, LOCK, GATE, FLAGS, LATEST = "data.mdb", "lock.mdb", "gate.lock", "flags.map", "latest.map"
 NEW = ".persistdict-new-"
 _SMALLEST = 8192  # two meta pages
 GROUP = 0o070
@@ -116,7 +117,7 @@ def make_parents(folder: str) -> None:
 def check_files(folder: str) -> None:
     """Refuse a database whose files are somebody else's, or links. Raises UnsafePathError."""
     status = os.stat(folder)
-    for name in (DATA, LOCK, GATE, FLAGS):
+    for name in (DATA, LOCK, GATE, FLAGS, LATEST):
         check_file(os.path.join(folder, name), status)
 
 

@@ -10,7 +10,7 @@ import errno
 import os
 
 from persistdict.errors import StoreGoneError
-from persistdict.stores.lmdb.folder import DATA, FLAGS, GATE, LOCK
+from persistdict.stores.lmdb.folder import DATA, FLAGS, GATE, LATEST, LOCK
 from persistdict.stores.lmdb.recent import recent_folder
 
 __all__ = ["Presence", "gone", "places_of"]
@@ -52,5 +52,6 @@ def _identity(path: str) -> Identity | None:
 
 def places_of(folder: str) -> list[str]:
     """The files of a store that must stay where they are."""
-    places = [os.path.join(each, name) for each in (folder, recent_folder(folder)) for name in (DATA, LOCK)]
-    return [*places, os.path.join(folder, GATE), os.path.join(folder, FLAGS)]
+    recent = recent_folder(folder)
+    places = [os.path.join(folder, name) for name in (DATA, LOCK, GATE, FLAGS)]
+    return places + [os.path.join(recent, name) for name in (DATA, LOCK, LATEST)]

@@ -49,11 +49,12 @@ from persistdict.stores.lmdb.folder import (
     permissions_of,
     remove_folder,
 )
+from persistdict.stores.lmdb.latest import make_latest
 from persistdict.stores.lmdb.layout import LAST_NUMBER, name_of
 from persistdict.stores.lmdb.opening import find_or_open, let_go, open_raw
 from persistdict.stores.lmdb.ownership import check_owner
 from persistdict.stores.lmdb.record import GONE, RESIDUE, Parsed, parse_record
-from persistdict.stores.lmdb.room import can_be_promised, give_room, keep_room
+from persistdict.stores.lmdb.room import give_room, keep_room, may_be_mapped
 from persistdict.stores.lmdb.trees import ADVICE
 
 __all__ = [
@@ -170,7 +171,7 @@ def _base_row(base: int, belongs_to: tuple[int, int]) -> bytes:
 
 
 def _open(path: str) -> lmdb.Environment:
-    if not _is_written_through_map(os.path.dirname(path)):
+    if not may_be_mapped(os.path.dirname(path)):
         return find_or_open(path, MAP_SIZE, max_dbs=0, sync=boot_id() is None)
     try:
         raw = find_or_open(path, 0, max_dbs=0, sync=False, writemap=True)
@@ -235,10 +236,11 @@ def _make(folder: str, path: str, base: bytes) -> None:
                 txn.put(BASE, base)
         finally:
             raw.close()  # nobody else can know of it
-        if _is_written_through_map(folder):
+        if may_be_mapped(folder):
             file = os.path.join(made, DATA)
             used = os.path.getsize(file)
             give_room(file, FIRST_ROOM - used, used, fill=True)
+            make_latest(made, permissions)
         if os.path.lexists(path):
             os.rename(path, os.path.join(new, "old"))
         os.rename(made, path)
@@ -298,7 +300,3 @@ def _make_room(path: str, before: int, size: int) -> int:
 def change_nothing(txn: lmdb.Transaction) -> None:
     """Make a commit of a transaction. LMDB uses pages that were freed in one only in the one after the next."""
     txn.put(BASE, txn.get(BASE, b""))
-
-
-def _is_written_through_map(folder: str) -> bool:
-    return boot_id() is not None and can_be_promised(folder)

@@ -2,7 +2,7 @@
 
 The files of a store must be opened once in a process: LMDB's locks and those of the gate belong to the process, and
 are lost when any descriptor of them is closed. `lock` guards opening and letting go; the dictionary is changed by
-single operations, because a compaction, which exchanges the data, does not hold it.
+single operations, because a compaction, which exchanges the data, does not hold it. A forked child forgets them all.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 from persistdict.stores.lmdb.folder import identity
+from persistdict.stores.lmdb.opening import forget_inherited
 
 __all__ = ["environments", "find", "let_go_of_unused", "lock", "register", "unregister"]
 
@@ -59,6 +60,9 @@ def let_go_of_unused() -> None:
 def _after_fork_in_child() -> None:
     global lock
     lock = threading.RLock()
+    forget_inherited()
+    for environment in environments.values():
+        environment.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,9 +12,10 @@ import os
 import sys
 
 from persistdict.errors import DiskFullError
+from persistdict.stores.lmdb.boot import boot_id
 from persistdict.stores.lmdb.mounts import filesystem_under
 
-__all__ = ["can_be_promised", "free_space", "give_room", "keep_room"]
+__all__ = ["can_be_promised", "free_space", "give_room", "keep_room", "may_be_mapped"]
 
 CHUNK = 1 << 20  # bytes
 PROMISING = ("ext2", "ext3", "ext4", "xfs", "tmpfs")
@@ -23,6 +24,11 @@ PROMISING = ("ext2", "ext3", "ext4", "xfs", "tmpfs")
 def can_be_promised(folder: str) -> bool:
     """Whether a file in the folder, once it has its blocks, can be written even if the disk is full."""
     return filesystem_under(os.path.realpath(folder)) in PROMISING
+
+
+def may_be_mapped(folder: str) -> bool:
+    """Whether the recent writes of the store in a folder are written through their map, if they are made now."""
+    return boot_id() is not None and can_be_promised(folder)
 
 
 def free_space(folder: str) -> int:

@@ -7,7 +7,7 @@ import os
 
 from persistdict.statistics import Sizes
 from persistdict.stores.lmdb.evicting import Evicting
-from persistdict.stores.lmdb.folder import DATA, FLAGS, GATE, LOCK
+from persistdict.stores.lmdb.folder import DATA, FLAGS, GATE, LATEST, LOCK
 from persistdict.stores.lmdb.recent import recent_folder
 from persistdict.stores.lmdb.totals import pages_of
 
@@ -30,7 +30,7 @@ def file_bytes(folder: str) -> int:
     recent = recent_folder(folder)
     places = [os.path.join(folder, name) for name in (DATA, LOCK, GATE, FLAGS)]
     total = 0
-    for place in [*places, os.path.join(recent, DATA), os.path.join(recent, LOCK)]:
+    for place in [*places, *(os.path.join(recent, name) for name in (DATA, LOCK, LATEST))]:
         with contextlib.suppress(OSError):  # it is not there: on a read-only medium, or deleted by others
             status = os.stat(place)
             total += status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size

@@ -89,6 +89,7 @@ class LmdbStore(Reading, Writing, Integrity, Store):
         self.idle = idle
         self.interval, self.timeout = interval, timeout
         self.undo = {}
+        self._opening = 0
         self.clock = clock
         if not network:
             check_filesystem(path)
@@ -106,6 +107,12 @@ class LmdbStore(Reading, Writing, Integrity, Store):
         except BaseException:
             self.close()
             raise
+
+    def bind(self) -> None:
+        if self._opening != self.env.openings:
+            self.renumbered()
+            self._opening = self.env.openings
+        super().bind()
 
     def _check_limit(self) -> None:
         """Keep the limit in the store, or compare: another one would look for keys in the wrong place."""
