@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from drivers.running import ask_child, run_driver
+from drivers.running import answer_of, ask_child, in_child, run_driver
 
 from persistdict import BusyError, OpenError, PersistDict, ReadOnlyError, ReadOnlyWarning, StoreError, StoreGoneError
+from persistdict.stores.lmdb import drain
 from persistdict.stores.lmdb.gate import DATA, RECENT
 from persistdict.stores.lmdb.mounts import filesystem_of, is_network
 from persistdict.tasks import check_all
+from persistdict.testing import Clock
 
 QUIET = {"background_thread": "disabled"}
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
@@ -80,6 +82,83 @@ def test_timeout_counts_with_durability_commit_too(tmp_path):
         with held(tmp_path / "d", DATA), pytest.raises(BusyError, match="nothing was changed"):
             d["k"] = 2
         assert d == {"k": 1}
+
+
+@pytest.mark.parametrize("drained", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("what", ["new", "overwritten", "large", "with a tag and a time", "deleted"])
+def test_a_write_that_is_undone_is_not_brought_back_by_a_drain_that_had_seen_it(tmp_path, monkeypatch, what, drained):
+    """Another process drains, with a snapshot that has the write, while that is given up; before or after its commit.
+
+    If it had committed by then, the write is durable, and is not given up.
+    """
+    clock = Clock()
+    with PersistDict(tmp_path / "d", **QUIET, clock=clock, caching=False) as d:
+        old = "o" * (300_000 if what == "large" else 10)
+        d["other"] = 1
+        if what != "new":
+            d.set("y", old, ttl=100, tag="t") if what == "with a tag and a time" else d.update(y=old)
+        d.flush()
+        before = d.entry("y") if "y" in d else None
+
+        def give_up():
+            with PersistDict(tmp_path / "d", **QUIET, timeout=0, durability="commit", clock=clock) as hasty:
+                os.write(told[1], b".")
+                assert os.read(go[0], 1) == b"."
+                monkeypatch.setattr(type(hasty._store), "_take_back", stopping(type(hasty._store)._take_back))
+                try:
+                    hasty.__delitem__("y") if what == "deleted" else hasty.__setitem__("y", "new")
+                except BusyError:
+                    outcome = "given up"
+                else:
+                    outcome = "done"
+                os.write(told[1], b".")
+                assert os.read(go[0], 1) == b"."
+                return outcome
+
+        def stopping(take_back):
+            def stopped(*arguments):
+                os.write(told[1], b".")
+                assert os.read(go[0], 1) == b"."
+                return take_back(*arguments)
+
+            return stopped
+
+        def let_go():
+            os.write(go[1], b".")
+            assert os.read(told[0], 1) == b"."
+
+        def snapshot_with_the_write(rows):
+            let_go()  # it writes, and finds that it cannot make that durable
+            found = snapshot(rows)
+            if not drained:
+                let_go()  # it takes that back
+            return found
+
+        def check():
+            if drained:
+                let_go()
+            present()
+
+        told, go = os.pipe(), os.pipe()
+        pid, pipe = in_child(give_up)
+        assert os.read(told[0], 1) == b"."
+        d["other"] = 2
+        snapshot, present = drain.snapshot_of, d._store.env.presence.check
+        with monkeypatch.context() as patch:
+            patch.setattr(drain, "snapshot_of", snapshot_with_the_write)
+            patch.setattr(d._store.env.presence, "check", check)
+            d.flush()
+        for _ in range(2):
+            if drained:
+                assert d.get("y") == (None if what == "deleted" else "new")
+            else:
+                assert d.get("y") == (None if what == "new" else old)
+                assert (d.entry("y") if "y" in d else None) == before
+                assert list(d.tagged("t")) == (["y"] if what == "with a tag and a time" else [])
+            d.flush()
+        os.write(go[1], b".")
+        assert answer_of(pid, pipe, "the one that gave up") == ("done" if drained else "given up")
+        assert d.verify().ok
 
 
 def test_opening_waits_no_longer_than_timeout(tmp_path):

@@ -10,8 +10,9 @@ from typing import Any
 from persistdict.errors import BusyError, DiskFullError, PersistDictError, StoreError, StoreGoneError
 from persistdict.stores.lmdb.drain import drain
 from persistdict.stores.lmdb.environment import LOOKS, Environment
+from persistdict.stores.lmdb.layout import LAST, parse_number
 from persistdict.stores.lmdb.pair import Pair
-from persistdict.stores.lmdb.record import COUNTER_BITS, parse_record
+from persistdict.stores.lmdb.record import COUNTER_BITS, GONE, pack_record, parse_record
 from persistdict.stores.lmdb.reserve import refuse_without_room
 from persistdict.stores.lmdb.totals import pages_of
 
@@ -72,26 +73,56 @@ class Durable(Pair):
             drain(self, self.base + commit, self.timeout)
         except PersistDictError as error:
             try:
-                self.env.recent.update_urgently(self._undo, commit, self.undo.get(commit, {}))
+                is_durable = self._take_back(self.base + commit, self.undo.get(commit, {}))
             except PersistDictError:
                 raise _neither_nor(error, self.place) from error
-            raise
+            if not is_durable:
+                raise
         finally:
             self.undo.pop(commit, None)
 
     def waive(self, commit: int) -> None:
         self.undo.pop(commit, None)
 
-    def _undo(self, r: Any, commit: int, before: dict[bytes, bytes | None]) -> None:
-        number = self.base + commit
+    def _take_back(self, number: int, before: dict[bytes, bytes | None]) -> bool:
+        """Undo the write of that number, which could not be made durable. Whether it was durable after all."""
+        update = self.env.recent.update_urgently
+        try:
+            is_durable = self.env.data.alone(update, self._undo, number, before, False, timeout=0.0)
+        except BusyError:
+            is_durable = update(self._undo, number, before, True)
+        return bool(is_durable)
+
+    def _undo(self, r: Any, number: int, before: dict[bytes, bytes | None], draining: bool) -> bool:
+        """Put back the rows that a write has replaced; `draining`: it may be about to be brought into the data."""
+        d = self.begin_data(self.k)
+        if (parse_number(d.get(LAST, None, self.meta)) or 0) >= number:
+            return True
         for key, raw in before.items():
             now = r.get(key)
             if now is None or parse_record(now[8:]).version >> COUNTER_BITS != number:
-                continue  # drained after all, or overwritten
+                continue  # overwritten
+            if raw is None and draining:
+                raw = self._as_in(d, now)
             if raw is None:
                 r.delete(key)
             else:
                 r.put(key, raw)
+        return False
+
+    def _as_in(self, d: Any, row: bytes) -> bytes:
+        """A row that, drained later than this one, leaves its key as it is in the data now."""
+        written = parse_record(row[8:])
+        place = self.find(d, written.kb)
+        if place is None:
+            gone = pack_record(0, written.kb, b"", written.version, written.ctime, written.mtime, b"", 0, GONE)
+            return row[:8] + gone
+        if place.record is None:
+            raise self.damaged(written.kb)
+        old = place.record
+        blob = self.blob(d, place.slot[0], old)
+        rest = old.ctime, old.mtime, blob, old.deadline, 0, old.label
+        return place.slot[0] + pack_record(old.tag, old.kb, old.hint, old.version, *rest)
 
     def sync(self) -> None:
         env = self.env
