@@ -13,10 +13,13 @@ The rule: a copy is valid if the store's id is `mark` and its stamp is at least 
   (`writing`) it leaves them alone: the new id may be our own, about to be accounted for.
 - A value read from the store is kept only if its snapshot is `mark`, under the lock. So a slow reader cannot plant a
   value that was overwritten meanwhile.
-- A reader takes `mark` first, then the copy, then the id, then `floor`. Writers change the copy before `mark`, and
-  `floor` before `mark`. So when the id equals the `mark` taken first, the copy was current in between.
+- A reader takes `mark` first, then the copy, then the id (or what the store tells in its place, `latest`), then
+  `floor`. Writers change the copy before `mark`, and `floor` before `mark`. So when the id equals the `mark` taken
+  first, the copy was current in between.
+- Where ids begin anew, the store has everything forgotten (`clear`) before anybody sees one.
 
-If a write fails or is interrupted at any point, `mark` stays behind the store's id, and readers go to the store.
+If a write fails or is interrupted at any point, `mark` stays behind the store's id, and readers go to the store; a
+write that has changed nothing is not accounted for, as the next one gets its id.
 
 Threads: `lock` guards changes of copies, `mark` and `floor`; it is never held across a call of the store. Lookups in
 the default cache take no lock. Processes: a forked child gets an empty front.

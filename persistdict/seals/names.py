@@ -75,12 +75,12 @@ class Names:
         """The span in the store, which has the keys in it that are in this one.
 
         If it is more than a Span, others lie in between its ends, which it knows; who has only its ends must open them.
-        From behind a name on to the end of all names, it has the names that come after this one in the store.
+        One that begins with a name or behind it, and ends with all names, has the names that come later in the store.
         """
         return span
 
     def has_order(self, span: Span) -> bool:
-        """Whether the keys of a span are in their order there; or, of spans of names, each behind those of its name."""
+        """Whether the keys of a span are in their order there. Of one of all names: whether each name is together."""
         return True
 
 
@@ -215,9 +215,8 @@ class EncryptedNames(Names):
         head, stop = head_of(span.start), span.stop
         if head == head_of(stop):
             head = self._head(head) if head else b""
-            return Span(
-                head + SEALED if head else b"", head + _BEHIND
-            )  # from b"" on a store need not look for its keys
+            start = head + SEALED if head else b""  # from b"" on a store need not look for its keys
+            return Span(start, head + _BEHIND)
         return Span(head[:1], _BEHIND if stop <= OUTSIDE else bytes((stop[0] + (len(stop) > 1),)))
 
     def has_order(self, span: Span) -> bool:

@@ -195,10 +195,10 @@ class LmdbStore(Reading, Writing, Integrity, Store):
     def contains(self, kb: bytes) -> bool:
         try:
             if self.idle is None and len(kb) < self.limit:
-                settled, row = self.env.settled, None
-                if self.latest[0] != settled:
+                row = None
+                if self.latest[0] != self.env.settled:  # else there are no recent writes
                     r = self.begin()
-                    row = None if r.id() == settled else r.get(kb)
+                    row = None if r.id() == self.env.settled else r.get(kb)
                 if row is not None:
                     if row[9] & EXPIRES == 0:
                         return not row[9] & GONE
