@@ -134,6 +134,8 @@ class Player(threading.Thread):
                 self.write(LANES[lane], n)
                 slots[lane] = n
                 self.did["writes"] += 1
+            else:
+                time.sleep(0)  # let those go on whose turn it is
 
     # Reading
 

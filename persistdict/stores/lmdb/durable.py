@@ -76,7 +76,7 @@ class Durable(Pair):
                 is_durable = self._take_back(self.base + commit, self.undo.get(commit, {}))
             except PersistDictError:
                 raise _neither_nor(error, self.place) from error
-            if not is_durable:
+            if isinstance(error, StoreGoneError) or not is_durable:
                 raise
         finally:
             self.undo.pop(commit, None)
