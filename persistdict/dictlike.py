@@ -132,7 +132,8 @@ class DictLike(Many[K, V], MutableMapping[K, V]):
             caching=bool(self._options.caching is not False),
         )
         new._configure(options, self._codec)
-        new.__dict__.update(root._extras())
+        for name, value in root._extras().items():
+            object.__setattr__(new, name, value)
         return new
 
 

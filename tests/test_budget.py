@@ -3,6 +3,7 @@
 Run in a child process without beartype, which would add frames of its own.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from drivers.shim import compiler
 
+from persistdict import PersistDict
 from persistdict.stores.lmdb.room import can_be_promised
 
 DRIVERS = Path(__file__).parent / "drivers"
@@ -90,6 +92,28 @@ def test_a_hot_path_stays_within_its_frames(tmp_path, value, operation, limit):
     extra = 1 if value == "tree" and "cold" in operation else 0  # a tree's decoder
     print(operation, value, len(frames), frames)
     assert 0 < len(frames) <= limit + extra, frames
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython" or sys.version_info < (3, 11), reason="there every instance has a dict"
+)
+@pytest.mark.parametrize("made", ["opened", "a copy"])
+def test_attributes_lie_in_the_objects_themselves(tmp_path, made):
+    """Once the dict of an instance was asked for, each attribute costs several times as much."""
+    d = PersistDict(tmp_path / "d", background_thread="disabled")
+    d["key"] = 1
+    used = d if made == "opened" else d | {"other": 2}
+    assert (used["key"], len(used), next(iter(used.items())), used.stats().entries) == (
+        1,
+        len(used),
+        ("key", 1),
+        len(used),
+    )
+    objects = [used, used._front, used._codec, used._store]
+    objects += [d._store.env.recent, d._store.env.data, d._store.env.gate] if made == "opened" else []
+    dicts = [type(each).__name__ for each in objects for held in gc.get_referents(each) if held is vars(each)]
+    assert dicts == []
+    d.close()
 
 
 @pytest.fixture(scope="module")
