@@ -13,7 +13,6 @@ import pytest
 from drivers.shim import compiler
 
 from persistdict import PersistDict
-from persistdict.stores.lmdb.room import can_be_promised
 
 DRIVERS = Path(__file__).parent / "drivers"
 
@@ -133,10 +132,8 @@ WRITES = ("overwrite", "new key", "delete")
 
 @pytest.mark.parametrize("seal", ["plain", "sealed"])
 @pytest.mark.parametrize("company", ["alone", "accompanied"])
-def test_no_operation_but_a_shared_or_a_durable_write_asks_the_system(counter, tmp_path, company, seal):
+def test_no_operation_but_a_shared_or_a_durable_write_asks_the_system(counter, tmp_path, mapped, company, seal):
     """Ten of each: reads ask for nothing, writes of a lone process neither, others for a lock; a durable one syncs."""
-    if not can_be_promised(str(tmp_path)):
-        pytest.skip("on this file system recent writes do not go through a map")
     command = [sys.executable, "-m", "drivers.calls", counter, tmp_path / "d", company, seal]
     environment = {**os.environ, "LD_PRELOAD": str(counter)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=DRIVERS.parent)

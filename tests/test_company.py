@@ -11,15 +11,9 @@ from persistdict import BusyError, PersistDict
 from persistdict.stores.lmdb.company import BUSY, COMPANY, Company
 from persistdict.stores.lmdb.folder import FLAGS
 from persistdict.stores.lmdb.gate import DATA, RECENT, Gate
-from persistdict.stores.lmdb.room import can_be_promised
 
 QUIET = {"background_thread": "disabled"}
-
-
-@pytest.fixture(autouse=True)
-def where_it_counts(tmp_path):
-    if not can_be_promised(str(tmp_path)):
-        pytest.skip("on this file system nobody is ever taken for alone")
+pytestmark = pytest.mark.usefixtures("mapped")
 
 
 @pytest.fixture

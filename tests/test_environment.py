@@ -16,7 +16,6 @@ from persistdict import DiskFullError, NotAStoreError, OpenError, PersistDict
 from persistdict.stores.lmdb import LmdbStore
 from persistdict.stores.lmdb.gate import DATA, HIGH, RECENT, Gate
 from persistdict.stores.lmdb.registry import environments as registered
-from persistdict.stores.lmdb.room import can_be_promised
 
 QUIET = {"background_thread": "disabled"}
 
@@ -311,10 +310,8 @@ def test_processes_that_make_the_map_larger_at_once_harm_nothing(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_what_another_process_wrote_behind_our_map_is_not_written_over(tmp_path):
+def test_what_another_process_wrote_behind_our_map_is_not_written_over(tmp_path, mapped):
     """It was quicker to make the map larger: by the reserve, having no room, so that the file is as long as before."""
-    if not can_be_promised(str(tmp_path)):
-        pytest.skip("on this file system recent writes are not written through a map that ends with the file")
     other = (
         "import os, resource, sys; from persistdict import PersistDict\n"
         "d = PersistDict(sys.argv[1], background_thread='disabled'); recent = d._store.env.recent; raw = recent.raw\n"

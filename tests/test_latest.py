@@ -14,17 +14,11 @@ from drivers.running import answer_of, ask_child, in_child
 
 from persistdict import PersistDict, StoreGoneError
 from persistdict.stores.lmdb import room
-from persistdict.stores.lmdb.folder import LATEST
+from persistdict.stores.lmdb.folder import FLAGS, LATEST
 from persistdict.stores.lmdb.recent import recent_folder
-from persistdict.stores.lmdb.room import can_be_promised
 
 QUIET = {"background_thread": "disabled"}
-
-
-@pytest.fixture(autouse=True)
-def where_it_is_told(tmp_path):
-    if not can_be_promised(str(tmp_path)):
-        pytest.skip("on this file system nothing is told")
+pytestmark = pytest.mark.usefixtures("mapped")
 
 
 @pytest.fixture
@@ -62,6 +56,32 @@ def test_what_nobody_has_written_to_is_read_without_lmdb(tmp_path, d):
     assert times
     times.clear()
     assert (d["key"], times) == (2, [])
+
+
+WRITES = {
+    "set": lambda d: d.update(key=2),
+    "del": lambda d: d.__delitem__("key"),
+    "many": lambda d: d.update({"key": 2} | dict.fromkeys(range(600), 1)),
+    "large": lambda d: d.update(key=bytes(2 << 20)),
+    "clear": lambda d: d.clear(),
+    "delete many": lambda d: d.delete_many(["key", *range(600)]),
+    "replace": lambda d: d.replace("key", 2),
+    "evict": lambda d: d.evict(tag="tag"),
+    "repair": lambda d: (d.__setitem__("key", 2), d.verify(repair=True)),
+}
+
+
+@pytest.mark.parametrize("drained", [False, True], ids=["recent", "drained"])
+@pytest.mark.parametrize("what", WRITES)
+def test_every_kind_of_write_is_told(tmp_path, d, what, drained):
+    """Also if it is the only one: with nothing to drain before."""
+    d.set("key", 1, tag="tag")
+    if drained:
+        d.flush()
+    assert d["key"] == 1
+    elsewhere(tmp_path / "d", lambda other: WRITES[what](other) and None)
+    with PersistDict(tmp_path / "d", **QUIET, caching=False) as cold:
+        assert d.get("key") == cold.get("key") != 1
 
 
 def test_what_was_drained_is_read_without_a_look_at_the_recent_writes(tmp_path, d):
@@ -221,6 +241,8 @@ def test_an_idle_child_of_a_fork_does_not_use_what_was_exchanged_meanwhile(tmp_p
     def child():
         assert os.read(go[0], 1) == b"."
         assert held["key"] == held["key"] == 1
+        held._store.env.recent.flags[100] = 7
+        assert (tmp_path / "d" / FLAGS).read_bytes()[100] == 7
         assert spawned(tmp_path / "d", COME) == ("", "")
         return held["key"]
 
