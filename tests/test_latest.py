@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from drivers.running import answer_of, ask_child, in_child
+from drivers.running import answer_of, ask_child, die_with_parent, in_child
 
 from persistdict import PersistDict, StoreGoneError
 from persistdict.stores.lmdb import room
@@ -239,6 +239,7 @@ def test_an_idle_child_of_a_fork_does_not_use_what_was_exchanged_meanwhile(tmp_p
     go = os.pipe()
 
     def child():
+        die_with_parent()
         assert os.read(go[0], 1) == b"."
         assert held["key"] == held["key"] == 1
         held._store.env.recent.flags[100] = 7

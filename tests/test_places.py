@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from drivers.running import answer_of, ask_child, in_child, run_driver
+from drivers.running import answer_of, ask_child, die_with_parent, in_child, run_driver
 
 from persistdict import BusyError, OpenError, PersistDict, ReadOnlyError, ReadOnlyWarning, StoreError, StoreGoneError
 from persistdict.stores.lmdb import drain
@@ -101,6 +101,7 @@ def test_a_write_that_is_undone_is_not_brought_back_by_a_drain_that_had_seen_it(
         before = d.entry("y") if "y" in d else None
 
         def give_up():
+            die_with_parent()
             with PersistDict(tmp_path / "d", **QUIET, timeout=0, durability="commit", clock=clock) as hasty:
                 os.write(told[1], b".")
                 assert os.read(go[0], 1) == b"."
